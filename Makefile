@@ -1,0 +1,43 @@
+# The commands of README, CONTRIBUTING and .ci/run. Extra arguments: make test ARGS="-k upload".
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+
+RUN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: serve test check perf-memory lock clean
+
+serve: $(READY)
+	@exec $(RUN)/python -m trioreg serve $(ARGS)
+
+test: $(READY)
+	$(RUN)/python -m pytest $(ARGS)
+
+check: $(READY)
+	$(RUN)/ruff format --check .
+	$(RUN)/ruff check .
+	$(RUN)/mypy $(ARGS)
+
+perf-memory: $(READY)
+	@exec $(RUN)/python -m perf memory $(ARGS)
+
+# What the lock says, and this tree itself, editable. The stamp makes the next call instant.
+$(READY): requirements-dev.lock pyproject.toml $(wildcard setup.py trioreg/pipeline/native/*)
+	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON): install Python 3.11 or newer, or say make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $$($(PYTHON) --version) is too old: Python 3.11 or newer is needed, say make PYTHON=python3.11" >&2; exit 1; }
+	@test -x $(RUN)/pip || $(PYTHON) -m venv $(VENV) || { echo "make: $(PYTHON) -m venv failed (Debian and Ubuntu: apt-get install python3-venv)" >&2; exit 1; }
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.lock
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+# Takes the newest versions that pyproject.toml allows, for every Python it allows.
+lock: $(READY)
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(RUN)/uv pip compile --quiet --upgrade --extra dev --universal --python-version 3.11 \
+		--no-emit-index-url --no-emit-find-links --no-annotate \
+		--custom-compile-command "make lock" pyproject.toml -o requirements-dev.lock
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info trioreg/pipeline/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find trioreg tests perf -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,497 @@
+"""The one table of settings, and how a value is found for each.
+
+The fields of `Config` are the table: a row carries its dotted name, kind, default, help and, where
+it helps, a command-line option. TOML keys, variables, options, `trioreg config` and the table in
+docs/configuration.md are all derived from it, so a setting is added in one place.
+
+The rule: an option beats a variable, a variable beats the file, the file beats the default. Every
+value that was given is checked, also one that a stronger source hides, and what cannot be
+understood is refused with one line that names its source. Nothing here reads the process's
+environment or touches the disk, apart from the settings file.
+
+A leaf: imports nothing else of ours. Only `cli` and `server` import it; lower layers receive plain
+values.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+CONFIG_VARIABLE = "TRIOREG_CONFIG"
+STORAGE_VARIABLE = "REGISTRY_STORAGE_PATH"
+PREFIX = "TRIOREG_"
+TEST_PREFIX = "TRIOREG_TEST_"
+
+KIB = 1024
+MIB = 1024 * KIB
+PAGE = 4096
+
+
+class ConfigError(Exception):
+    """A setting that cannot be used; its text is one line for the person who wrote the setting."""
+
+
+class Address(NamedTuple):
+    """Where to listen. `str()` gives the form that is parsed, IPv6 in brackets."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+# Kinds: how the text of a value is read and shown.
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of value. `parse` raises ValueError whose text completes the sentence '"x" …'."""
+
+    name: str
+    metavar: str
+    parse: Callable[[str], Any]
+    show: Callable[[Any], str] = str
+    toml: tuple[type, ...] = (str,)
+
+
+_UNITS = {"": 1, "b": 1}
+for _power, _letter in enumerate("kmgt", start=1):
+    _UNITS[f"{_letter}ib"] = 1024**_power
+    _UNITS[f"{_letter}b"] = 1000**_power
+_SIZE = re.compile(r"([0-9]{1,15}) ?([a-z]{0,3})", re.ASCII | re.IGNORECASE)
+_WORDS = {"true": True, "yes": True, "on": True, "1": True}
+_WORDS |= {"false": False, "no": False, "off": False, "0": False}
+
+
+def _parse_size(text: str) -> int:
+    match = _SIZE.fullmatch(text.strip())
+    if match is None or match[2].lower() not in _UNITS:
+        raise ValueError("is not a size: write bytes, as 4096, 256KiB, 48MiB or 1GB")
+    return int(match[1]) * _UNITS[match[2].lower()]
+
+
+def show_size(size: int) -> str:
+    """`size` bytes in the largest binary unit that is exact: 50331648 is `48MiB`."""
+    for unit, factor in (("GiB", 1024 * MIB), ("MiB", MIB), ("KiB", KIB)):
+        if size and size % factor == 0:
+            return f"{size // factor}{unit}"
+    return str(size)
+
+
+def _parse_count(text: str) -> int:
+    if re.fullmatch(r"[0-9]{1,9}", text.strip(), re.ASCII) is None:
+        raise ValueError("is not a whole number")
+    return int(text)
+
+
+def _parse_seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise ValueError("is not a number of seconds, 0 or more")
+    return seconds
+
+
+def _parse_bool(text: str) -> bool:
+    try:
+        return _WORDS[text.strip().lower()]
+    except KeyError:
+        raise ValueError("is neither true nor false") from None
+
+
+def _parse_path(text: str) -> Path:
+    if not text or "\0" in text:
+        raise ValueError("is not a path")
+    return Path(text)
+
+
+def _parse_address(text: str) -> Address:
+    match = re.fullmatch(r"(?:\[([^\]]+)\]|([^\s:/\[\]]+)):([0-9]{1,5})", text, re.ASCII)
+    if match is None or int(match[3]) > 65535:
+        raise ValueError("is not HOST:PORT, as 127.0.0.1:5000 or [::1]:5000")
+    if match[1]:
+        try:
+            ipaddress.IPv6Address(match[1])
+        except ValueError:
+            raise ValueError("has no IPv6 address in its brackets") from None
+    return Address(match[1] or match[2], int(match[3]))
+
+
+def _choice(*words: str) -> Kind:
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"is not one of {', '.join(words)}")
+        return text
+
+    return Kind(" or ".join(words), "|".join(words), parse)
+
+
+PATH = Kind("path", "PATH", _parse_path)
+PATH_OR_NONE = Kind(
+    "path or empty",
+    "PATH",
+    lambda text: _parse_path(text) if text else None,
+    lambda path: "" if path is None else str(path),
+)
+SIZE = Kind("size", "SIZE", _parse_size, show_size, (str, int))
+COUNT = Kind("number", "N", _parse_count, str, (str, int))
+SECONDS = Kind("seconds", "SECONDS", _parse_seconds, lambda seconds: f"{seconds:.15g}", (str, int, float))
+BOOL = Kind("bool", "BOOL", _parse_bool, lambda value: str(value).lower(), (str, bool))
+ADDRESS = Kind("host:port", "HOST:PORT", _parse_address)
+
+
+# The table.
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of the table."""
+
+    name: str
+    kind: Kind
+    default: str
+    help: str
+    option: str | None = None
+    flag: str | None = None  # the value that `option` stands for when it takes none
+    minimum: float = 0
+
+    @property
+    def attribute(self) -> str:
+        """The field of `Config`: `memory.budget` is `memory_budget`."""
+        return self.name.replace(".", "_")
+
+    @property
+    def variable(self) -> str:
+        """The environment variable: `memory.budget` is `TRIOREG_MEMORY_BUDGET`."""
+        return PREFIX + self.attribute.upper()
+
+    def parse(self, text: str, source: str) -> Any:
+        """The typed value of `text`; raises ConfigError that names `source`."""
+        try:
+            value = self.kind.parse(text)
+            if self.minimum and value < self.minimum:
+                raise ValueError(f"is less than {self.kind.show(self.minimum)}")
+        except ValueError as error:
+            raise ConfigError(f"{source}: {_quote(text)} {error}") from None
+        return value
+
+
+def _row(name: str, kind: Kind, default: str, help: str, **more: Any) -> Any:  # noqa: A002 - the column's name
+    setting = Setting(name, kind, default, help, **more)
+    return field(default=kind.parse(default), metadata={"setting": setting})
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Every setting, typed. Sizes are bytes, times are seconds."""
+
+    # fmt: off
+    # Name, kind and default of a row stay on one line.
+    storage_path: Path = _row(
+        "storage.path", PATH, "./data",
+        "Root of the storage; made if absent. Relative to the working directory.",
+        option="--storage",
+    )
+    storage_driver: Literal["filesystem", "memory"] = _row(
+        "storage.driver", _choice("filesystem", "memory"), "filesystem",
+        "Where bytes live. `memory` forgets everything at exit and is for experiments.",
+    )
+    storage_durability: Literal["full", "none"] = _row(
+        "storage.durability", _choice("full", "none"), "full",
+        "`full` syncs file and directories before a 201; `none` leaves that to the kernel.",
+    )
+    http_bind: Address = _row(
+        "http.bind", ADDRESS, "127.0.0.1:5000",
+        "Where to listen; port 0 takes a free one and prints it.",
+        option="--bind",
+    )
+    http_tls_certificate: Path | None = _row(
+        "http.tls_certificate", PATH_OR_NONE, "",
+        "Certificate chain (PEM); with `http.tls_key` the registry speaks TLS.",
+        option="--tls-certificate",
+    )
+    http_tls_key: Path | None = _row(
+        "http.tls_key", PATH_OR_NONE, "",
+        "Private key (PEM) of the certificate.",
+        option="--tls-key",
+    )
+    http_http2: bool = _row(
+        "http.http2", BOOL, "false",
+        "Offer HTTP/2 to clients that ask for it.",
+    )
+    http_stall_timeout: float = _row(
+        "http.stall_timeout", SECONDS, "60",
+        "A peer that moves no byte for so long is dropped; its upload stays resumable.",
+        minimum=0.001,
+    )
+    http_idle_timeout: float = _row(
+        "http.idle_timeout", SECONDS, "75",
+        "A kept-alive connection with no request is closed after so long.",
+        minimum=0.001,
+    )
+    http_shutdown_grace: float = _row(
+        "http.shutdown_grace", SECONDS, "30",
+        "How long running transfers may go on after SIGTERM.",
+    )
+    http_max_head_bytes: int = _row(
+        "http.max_head_bytes", SIZE, "32KiB",
+        "Largest head of a request (request line and headers).",
+        minimum=1024,
+    )
+    http_backlog: int = _row(
+        "http.backlog", COUNT, "1024",
+        "Connections the kernel may hold before they are accepted.",
+        minimum=1,
+    )
+    memory_budget: int = _row(
+        "memory.budget", SIZE, "48MiB",
+        "What the blocks of all transfers may take together: at least 16 blocks"
+        " and two manifests of the largest size.",
+        option="--memory-budget",
+    )
+    memory_block: int = _row(
+        "memory.block", SIZE, "256KiB",
+        "Size of one block: 64KiB to 4MiB, a multiple of 4096.",
+    )
+    memory_front: int = _row(
+        "memory.front", SIZE, "32MiB",
+        "What the fronts' own read and send buffers share.",
+        minimum=MIB,
+    )
+    memory_cache: int = _row(
+        "memory.cache", SIZE, "8MiB",
+        "Manifests and descriptors kept in memory; 0 keeps none.",
+    )
+    upload_lease_wait: float = _row(
+        "upload.lease_wait", SECONDS, "5",
+        "How long a second writer of an upload session waits before 416.",
+    )
+    upload_checkpoint_bytes: int = _row(
+        "upload.checkpoint_bytes", SIZE, "64MiB",
+        "Bytes of one body between two saved digest states; at least one block.",
+    )
+    upload_chunk_min_length: int = _row(
+        "upload.chunk_min_length", SIZE, "0",
+        "Announced as `OCI-Chunk-Min-Length`; 0 announces nothing.",
+    )
+    manifest_max_bytes: int = _row(
+        "manifest.max_bytes", SIZE, "4MiB",
+        "Largest manifest; a larger one is answered with 413.",
+        minimum=1024,
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = _row(
+        "log.level", _choice("debug", "info", "warning", "error"), "info",
+        "The least severe records that are written.",
+        option="--log-level",
+    )
+    log_format: Literal["text", "json"] = _row(
+        "log.format", _choice("text", "json"), "text",
+        "`json` writes one object a line.",
+        option="--log-format",
+    )
+    log_access: bool = _row(
+        "log.access", BOOL, "true",
+        "Write a record for each request.",
+        option="--no-access-log",
+        flag="false",
+    )
+    debug_write_delay: float = _row(
+        "debug.write_delay", SECONDS, "0",
+        "Seconds added for each MiB written: makes the disk slow, for experiments.",
+    )
+    # fmt: on
+
+
+SETTINGS: tuple[Setting, ...] = tuple(field.metadata["setting"] for field in fields(Config))
+_BY_NAME = {setting.name: setting for setting in SETTINGS}
+_BY_VARIABLE = {setting.variable: setting for setting in SETTINGS}
+
+
+class Row(NamedTuple):
+    """A setting as documentation shows it; `option` is empty where there is none."""
+
+    name: str
+    variable: str
+    option: str
+    kind: str
+    default: str
+    help: str
+
+
+def describe() -> list[Row]:
+    """The table for people, in the order of the code."""
+    rows = []
+    for setting in SETTINGS:
+        text = setting.help
+        if setting.minimum:
+            text += f" At least {setting.kind.show(setting.minimum)}."
+        row = Row(
+            setting.name,
+            setting.variable,
+            setting.option or "",
+            setting.kind.name,
+            setting.default,
+            text,
+        )
+        rows.append(row)
+    return rows
+
+
+# Finding values.
+
+
+class Found(NamedTuple):
+    """A value and where it came from: `default`, or the words an error would use."""
+
+    value: Any
+    source: str
+
+
+def load(options: Mapping[str, str], environ: Mapping[str, str], file: Path | None) -> Config:
+    """The effective settings.
+
+    `options` maps dotted names to text. `file` is TOML; None means the one that `TRIOREG_CONFIG`
+    names, if any. Raises ConfigError for anything unknown, wrong or contradictory.
+    """
+    found = find(options, environ, file)
+    return Config(**{setting.attribute: found[setting.name].value for setting in SETTINGS})
+
+
+def find(options: Mapping[str, str], environ: Mapping[str, str], file: Path | None) -> dict[str, Found]:
+    """As `load`, each value with its source, by dotted name in the order of the table."""
+    if file is None and environ.get(CONFIG_VARIABLE):
+        file = Path(environ[CONFIG_VARIABLE])
+    given: dict[str, Found] = {}
+    if file is not None:
+        given |= _from_file(file)
+    given |= _from_environ(environ)
+    given |= _from_options(options)
+    found = {
+        setting.name: given.get(setting.name) or Found(setting.kind.parse(setting.default), "default")
+        for setting in SETTINGS
+    }
+    _check_together(found)
+    return found
+
+
+def _from_options(options: Mapping[str, str]) -> dict[str, Found]:
+    given = {}
+    for name, text in options.items():
+        source = f"option {_quote(name)}"
+        if name not in _BY_NAME:
+            raise ConfigError(f"{source}: no such setting{_nearest(name, _BY_NAME)}")
+        given[name] = Found(_BY_NAME[name].parse(text, source), source)
+    return given
+
+
+def _from_environ(environ: Mapping[str, str]) -> dict[str, Found]:
+    given = {}
+    for variable in sorted(environ):
+        if not variable.startswith(PREFIX) or variable.startswith(TEST_PREFIX):
+            continue
+        source = f"variable {_quote(variable)}"
+        if variable in _BY_VARIABLE:
+            setting = _BY_VARIABLE[variable]
+            given[setting.name] = Found(setting.parse(environ[variable], source), source)
+        elif variable != CONFIG_VARIABLE:
+            raise ConfigError(f"{source}: no such setting{_nearest(variable, _BY_VARIABLE)}")
+    if STORAGE_VARIABLE in environ:
+        source = f"variable {STORAGE_VARIABLE}"
+        setting = _BY_NAME["storage.path"]
+        second = Found(setting.parse(environ[STORAGE_VARIABLE], source), source)
+        first = given.setdefault(setting.name, second)
+        if first.value != second.value:
+            raise ConfigError(
+                f"{first.source} ({_quote(str(first.value))}) and {source}"
+                f" ({_quote(str(second.value))}) are two names of one setting and differ"
+            )
+    return given
+
+
+def _from_file(file: Path) -> dict[str, Found]:
+    import tomllib  # here, because most servers run without a file
+
+    origin = f"file {_quote(str(file))}"
+    try:
+        document = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{origin}: {error.strerror or error}") from None
+    except ValueError as error:  # not UTF-8, not TOML, or a NUL in the path
+        raise ConfigError(f"{origin}: {error}") from None
+    given = {}
+    for name, value in _flatten(document):
+        source = f"{origin}: {_quote(name)}"
+        setting = _BY_NAME.get(name)
+        if setting is None:
+            raise ConfigError(f"{source}: no such setting{_nearest(name, _BY_NAME)}")
+        # By exact type: in Python true is an int, here it is not a size.
+        if type(value) not in setting.kind.toml:
+            raise ConfigError(f"{source}: a {setting.kind.name} cannot be written as {value!r}")
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        given[name] = Found(setting.parse(text, source), source)
+    return given
+
+
+def _flatten(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """`[memory] budget = 1` as `memory.budget`; what is deeper or shallower is no known name."""
+    for section, table in document.items():
+        if isinstance(table, dict):
+            for key, value in table.items():
+                yield f"{section}.{key}", value
+        else:
+            # A quoted "memory.budget" at the top must not pass for [memory] budget.
+            yield f"{section} (outside any table)", table
+
+
+def _check_together(found: Mapping[str, Found]) -> None:
+    """Raise ConfigError where settings that are right by themselves do not go together."""
+
+    def fail(name: str, why: str) -> None:
+        setting, (value, source) = _BY_NAME[name], found[name]
+        shown = _quote(setting.kind.show(value))
+        raise ConfigError(f"{name} = {shown} ({source}) {why}")
+
+    block = found["memory.block"].value
+    if not 64 * KIB <= block <= 4 * MIB:
+        fail("memory.block", "is not between 64KiB and 4MiB")
+    if block % PAGE:
+        fail("memory.block", f"is not a multiple of {PAGE}")
+    manifest = found["manifest.max_bytes"].value
+    least = 16 * block + 2 * manifest
+    if found["memory.budget"].value < least:
+        fail(
+            "memory.budget",
+            f"is less than {show_size(least)}: 16 blocks of {show_size(block)}"
+            f" and two manifests of {show_size(manifest)}",
+        )
+    if found["upload.checkpoint_bytes"].value < block:
+        fail("upload.checkpoint_bytes", f"is less than one block of {show_size(block)}")
+    for one, other in (
+        ("http.tls_certificate", "http.tls_key"),
+        ("http.tls_key", "http.tls_certificate"),
+    ):
+        if found[one].value is not None and found[other].value is None:
+            fail(one, f"needs {other} as well")
+
+
+def _nearest(name: str, known: Mapping[str, object]) -> str:
+    import difflib  # here, because only a mistake needs it
+
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _quote(text: str) -> str:
+    """Names as they are; anything with other characters as a JSON string, so it stays one line."""
+    return text if re.fullmatch(r"[\w./:@+-]+", text, re.ASCII) else json.dumps(text)

@@ -1,0 +1,173 @@
+"""Structured logging: one record is one event with named fields, as text or as JSON on stderr.
+
+    log = Log(__name__)
+    log.info("blob published", repository=name, digest=digest, size=size)
+
+The rules:
+
+1. A client cannot forge a line or hide in one: whatever is not plain ASCII is escaped, in messages,
+   fields and tracebacks, so a record is one line (in text, the lines of a traceback are indented
+   below it; in JSON they are inside the object).
+2. Logging never raises into the server. A record that cannot be formatted or written is counted in
+   `Handler.dropped`, nothing more.
+3. A record below the level costs one comparison; nothing is formatted.
+
+The request id is a context variable: set it once where a request begins and every record of its
+tasks and threads carries it, those of other libraries too. A leaf: imports nothing else of ours.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import re
+import sys
+import time
+from contextvars import ContextVar
+from typing import Any, Literal
+
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+
+Level = Literal["debug", "info", "warning", "error"]
+Format = Literal["text", "json"]
+
+_PLAIN_VALUE = re.compile(r"""[!#-<>-\[\]-~]+""")  # visible ASCII without " = \
+_PLAIN_MESSAGE = re.compile(r"[ -~]*")
+
+
+class Log:
+    """The records of one module; fields are keywords."""
+
+    __slots__ = ("_logger",)
+
+    def __init__(self, name: str) -> None:
+        self._logger = logging.getLogger(name)
+
+    def debug(self, message: str, /, **fields: object) -> None:
+        self._write(logging.DEBUG, message, fields)
+
+    def info(self, message: str, /, **fields: object) -> None:
+        self._write(logging.INFO, message, fields)
+
+    def warning(self, message: str, /, **fields: object) -> None:
+        self._write(logging.WARNING, message, fields)
+
+    def error(self, message: str, /, *, cause: BaseException | None = None, **fields: object) -> None:
+        """`cause` adds its traceback."""
+        self._write(logging.ERROR, message, fields, cause)
+
+    def _write(
+        self,
+        level: int,
+        message: str,
+        fields: dict[str, object],
+        cause: BaseException | None = None,
+    ) -> None:
+        if self._logger.isEnabledFor(level):
+            self._logger.log(level, message, exc_info=cause, extra={"fields": fields})
+
+
+def configure(level: Level, fmt: Format, descriptor: int | None = None) -> Handler:
+    """Send every record of the process to stderr (or to `descriptor`); a second call replaces it.
+
+    `level` holds for trioreg; other libraries are heard from `warning` on.
+    """
+    handler = Handler(_stderr() if descriptor is None else descriptor)
+    handler.setFormatter(JsonFormatter() if fmt == "json" else TextFormatter())
+    root = logging.getLogger()
+    for old in [old for old in root.handlers if isinstance(old, Handler)]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    ours = logging.getLevelNamesMapping()[level.upper()]
+    root.setLevel(max(ours, logging.WARNING))
+    logging.getLogger("trioreg").setLevel(ours)
+    return handler
+
+
+def _stderr() -> int | None:
+    # A process started with stderr closed has no sys.stderr, and its descriptor 2 is the next file
+    # that is opened: a blob, perhaps.
+    try:
+        return sys.stderr.fileno() if sys.stderr is not None else None
+    except (OSError, ValueError):
+        return None
+
+
+class Handler(logging.Handler):
+    """Writes a record with one `write` to a descriptor; counts what could not be written."""
+
+    def __init__(self, descriptor: int | None) -> None:
+        super().__init__()
+        self.dropped = 0
+        self._descriptor = descriptor
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            if self._descriptor is None:
+                raise OSError("no stderr")
+            line = (self.format(record) + "\n").encode("ascii", "backslashreplace")
+            # Not through sys.stderr: its buffer would keep, and grow by, what cannot be written.
+            while line:
+                line = line[os.write(self._descriptor, line) :]
+        except Exception:  # noqa: BLE001 - rule 2
+            self.dropped += 1
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a record: time, level, logger, message, request, the fields, traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        values: dict[str, object] = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if request := request_id.get():
+            values["request"] = request
+        if record.exc_info:
+            values["traceback"] = self.formatException(record.exc_info)
+        for name, value in _fields(record).items():
+            values[f"{name}_" if name in values else name] = _plain(value)
+        return json.dumps(values, default=str)
+
+
+class TextFormatter(logging.Formatter):
+    """`time level logger message name=value …`, values quoted where they need it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage()
+        if _PLAIN_MESSAGE.fullmatch(message) is None:
+            message = json.dumps(message)
+        line = f"{_time(record)} {record.levelname.lower():<7} {record.name} {message}"
+        for name, value in _fields(record).items():
+            line += f" {name}={_quote(value)}"
+        if request := request_id.get():
+            line += f" request={_quote(request)}"
+        if record.exc_info:
+            for part in self.formatException(record.exc_info).splitlines():
+                line += f"\n    | {part if _PLAIN_MESSAGE.fullmatch(part) else json.dumps(part)}"
+        return line
+
+
+def _time(record: logging.LogRecord) -> str:
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+    return f"{whole}.{int(record.msecs):03d}Z"
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    return getattr(record, "fields", None) or {}
+
+
+def _plain(value: object) -> object:
+    """`value` as JSON can hold it: not NaN, which is no JSON; anything unknown as its text."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+def _quote(value: object) -> str:
+    text = str(value)
+    return text if _PLAIN_VALUE.fullmatch(text) else json.dumps(text)
