@@ -1,0 +1,191 @@
+"""The contract of storage, small enough to implement in a day.
+
+Two Protocols: `BlobStore` (immutable bytes named by digest, and the upload sessions they grow in) and
+`ObjectStore` (small mutable values by key, from which `catalog` builds repositories). Optional abilities
+are Protocols of their own, found with `isinstance`.
+
+Rules every driver keeps, and `tests/storage/` proves:
+
+1. A blob appears at `commit`, whole and durable, or not at all.
+2. A recorded digest state never runs ahead of the bytes: see `Upload.checkpoint`.
+3. One writer a session: between tasks, processes and restarts (`lease_upload`).
+4. Cancellation happens before a call took effect or not at all; a job in a thread keeps its memory until
+   it ends.
+5. Failures are `StorageError`, never the driver's own exceptions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Hashable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from trioreg.oci.digest import Algorithm, Digest
+from trioreg.oci.names import RepositoryName, UploadId
+
+
+class StorageError(Exception):
+    """The storage failed; the family's root.
+
+    StorageError
+      ├─ StorageFull      no space or quota left; what was stored before is intact
+      ├─ BlobNotFound
+      ├─ UploadNotFound   no such session (committed, cancelled, never begun, or lost its record)
+      └─ UploadBusy       another writer holds the session's lease
+    """
+
+
+class StorageFull(StorageError):
+    pass
+
+
+class BlobNotFound(StorageError):
+    pass
+
+
+class UploadNotFound(StorageError):
+    pass
+
+
+class UploadBusy(StorageError):
+    pass
+
+
+class Checkpoint(NamedTuple):
+    """How far an upload came: `offset` bytes, and the digest state over exactly these.
+
+    `digest` is engine-neutral (`pipeline.digests`); None at offset 0, or where the engine cannot save.
+    """
+
+    offset: int
+    digest: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class UploadInfo:
+    """What can be said of a session without holding its lease."""
+
+    id: UploadId
+    repository: RepositoryName
+    algorithm: Algorithm
+    offset: int
+    started: float
+
+
+class Upload(Protocol):
+    """An upload session whose lease we hold. Bytes are only ever appended, by one caller."""
+
+    @property
+    def info(self) -> UploadInfo:
+        """`info.offset` is where the next `write` goes."""
+
+    @property
+    def resumed(self) -> Checkpoint:
+        """What the session held when it was leased."""
+
+    async def write(self, data: memoryview) -> None:
+        """Append. When it returns the bytes are in the store (not yet durable) and `data` is free again.
+
+        Raises StorageFull or StorageError; then the offset has not moved and the session survives.
+        """
+
+    async def read(self, start: int, length: int) -> bytes:
+        """Bytes that were appended earlier, at most `length`."""
+
+    async def checkpoint(self, at: Checkpoint, *, sync: bool) -> None:
+        """Record that the session came to `at`, whose bytes have all been written.
+
+        With `sync` (and full durability) the bytes are made durable first, so that the record is true
+        after a power loss too. Atomic: a crash leaves this record or the one before.
+        """
+
+    async def commit(self, digest: Digest) -> None:
+        """Publish the bytes under `digest`, which the caller has verified, and end the session.
+
+        Durable when it returns. If the blob exists already its time is refreshed and our copy dropped.
+        """
+
+    async def cancel(self) -> None:
+        """End the session and drop its bytes."""
+
+
+class BlobReader(Protocol):
+    """An open blob; stays readable when the blob is deleted meanwhile. Close it."""
+
+    @property
+    def size(self) -> int: ...
+
+    async def read(self, start: int, length: int) -> bytes:
+        """At most `length` bytes from `start`; b"" only at the end."""
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class HasDescriptor(Protocol):
+    """A reader or upload that is a local file (sendfile, direct writes)."""
+
+    def fileno(self) -> int: ...
+
+
+class BlobStore(Protocol):
+    """Bytes by digest."""
+
+    async def size(self, digest: Digest) -> int | None:
+        """Bytes of a blob, or None if it is not here. Never a thread, never a wait on a local disk."""
+
+    async def touch(self, digest: Digest) -> int | None:
+        """`size`, and refresh the blob's time, because someone now relies on it (DESIGN, rule 3)."""
+
+    async def open_blob(self, digest: Digest) -> BlobReader:
+        """Raises BlobNotFound."""
+
+    async def put_blob(self, digest: Digest, data: bytes) -> None:
+        """Store small bytes (a manifest) whole and durably. `digest` has been verified."""
+
+    async def delete_blob(self, digest: Digest) -> None:
+        """Remove the bytes, if they are here. For garbage collection: no link may point at them."""
+
+    def list_blobs(self) -> AsyncIterator[Digest]:
+        """Every blob, in no order; those that come or go meanwhile may be missed."""
+
+    async def create_upload(self, repository: RepositoryName, algorithm: Algorithm) -> UploadInfo: ...
+
+    async def upload_info(self, upload: UploadId) -> UploadInfo:
+        """Raises UploadNotFound."""
+
+    def lease_upload(self, upload: UploadId, wait: float) -> AbstractAsyncContextManager[Upload]:
+        """Become the session's only writer, waiting at most `wait` seconds for another to end.
+
+        Raises UploadBusy, UploadNotFound. The session resumes at the newest checkpoint whose bytes are
+        certain to be there; bytes past it are cut off.
+        """
+
+    def list_uploads(self) -> AsyncIterator[UploadInfo]: ...
+
+
+class ObjectStore(Protocol):
+    """Small values (< 64 KiB) by key; a key is a path of safe components joined by ``/``."""
+
+    async def get(self, key: str) -> bytes | None: ...
+
+    async def stamp(self, key: str) -> Hashable | None:
+        """Changes whenever the value does; None if there is none. Cheaper than `get`."""
+
+    async def put(self, key: str, value: bytes) -> None:
+        """Set atomically and durably."""
+
+    async def put_if_absent(self, key: str, value: bytes) -> bool:
+        """Set unless there is a value; whether it was set. Of two at once one wins."""
+
+    async def delete(self, key: str) -> bool:
+        """Whether there was a value. Durable."""
+
+    async def delete_if_equal(self, key: str, value: bytes) -> bool:
+        """Delete only that value; a value that another writer set meanwhile stays."""
+
+    async def children(self, prefix: str) -> Sequence[str]:
+        """Names directly below a key prefix, sorted. May name one whose values are just being written
+        or removed: whoever relies on an entry gets it.
+        """

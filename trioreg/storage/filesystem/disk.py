@@ -1,0 +1,175 @@
+"""The system calls that change the disk, and the two ways we change a name durably.
+
+Everything that can fail or be torn goes through one `Disk`, so that tests can make any step fail, crash
+or wait, and a benchmark can make the disk slow. All of it blocks: call it in a thread.
+
+Rule: a name changes by write temporary, sync, rename, sync directory; every directory that gained an
+entry is synced, from the deepest up. With `durable=False` the order stays and the syncs are left out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from trioreg.storage.base import StorageError, StorageFull
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_temporary_names = itertools.count()
+
+# Directories known to be durable in their parents: 2 × 256 of blobs, and the busiest repositories'.
+_SEEN_DIRECTORIES = 2048
+
+# Never in a name of ours: the grammars of repository, tag and digest allow no leading dot.
+TEMPORARY_PREFIX = ".tmp-"
+
+
+@contextlib.contextmanager
+def storage_errors(doing: str) -> Iterator[None]:
+    """Turn `OSError` into the family of `StorageError`, once, at the seam."""
+    try:
+        yield
+    except OSError as error:
+        kind = StorageFull if error.errno in _FULL else StorageError
+        raise kind(f"{doing}: {error.strerror or error}") from error
+
+
+class Disk:
+    """The calls themselves. Replace one in a subclass to inject a fault."""
+
+    def __init__(self, *, durable: bool = True):
+        self.durable = durable
+        self._seen: dict[Path, None] = {}
+
+    def pwrite(self, descriptor: int, data: memoryview, offset: int) -> int:
+        return os.pwrite(descriptor, data, offset)
+
+    def truncate(self, descriptor: int, size: int) -> None:
+        os.ftruncate(descriptor, size)
+
+    def sync_data(self, descriptor: int) -> None:
+        if self.durable:
+            os.fdatasync(descriptor)
+
+    def sync_directory(self, path: Path) -> None:
+        if not self.durable:
+            return
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            return  # Whoever removed the directory, and what we put there, synced the one above.
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def rename(self, source: Path, target: Path) -> None:
+        os.rename(source, target)
+
+    def link(self, source: Path, target: Path) -> None:
+        os.link(source, target)
+
+    def unlink(self, path: Path) -> None:
+        os.unlink(path)
+
+    def mkdir(self, path: Path) -> None:
+        os.mkdir(path)
+
+    def rmdir(self, path: Path) -> None:
+        os.rmdir(path)
+
+    def touch(self, path: Path) -> None:
+        os.utime(path)
+
+    # Compositions of the calls above.
+
+    def write_all(self, descriptor: int, data: memoryview, offset: int) -> None:
+        """Write the whole of `data`, however the kernel divides it."""
+        while data:
+            count = self.pwrite(descriptor, data, offset)
+            data = data[count:]
+            offset += count
+
+    def make_directory(self, path: Path) -> None:
+        """Make a directory and its missing parents, each durable in the one above it."""
+        try:
+            self.mkdir(path)
+        except FileExistsError:
+            # Somebody else made it, and may not have synced it yet: once, we do it for them.
+            if path in self._seen:
+                return
+        except FileNotFoundError:
+            self.make_directory(path.parent)
+            with contextlib.suppress(FileExistsError):
+                self.mkdir(path)
+        self.sync_directory(path.parent)
+        self._seen[path] = None
+        if len(self._seen) > _SEEN_DIRECTORIES:
+            with contextlib.suppress(KeyError):
+                del self._seen[next(iter(self._seen))]
+
+    @contextlib.contextmanager
+    def temporary_beside(self, path: Path, data: bytes) -> Iterator[Path]:
+        """A synced file with `data` in the directory of `path`; removed unless it was renamed."""
+        temporary, descriptor = self._open_temporary(path.parent)
+        try:
+            try:
+                self.write_all(descriptor, memoryview(data), 0)
+                self.sync_data(descriptor)
+            finally:
+                os.close(descriptor)
+            yield temporary
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                self.unlink(temporary)
+
+    def _open_temporary(self, directory: Path) -> tuple[Path, int]:
+        """A new file in `directory`, which is made, and made again if tidied away under our hands."""
+        for _ in range(10):
+            temporary = directory / f"{TEMPORARY_PREFIX}{os.getpid()}-{next(_temporary_names)}"
+            with contextlib.suppress(FileNotFoundError):
+                self.make_directory(directory)
+                return temporary, os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        raise FileNotFoundError(errno.ENOENT, "the directory keeps vanishing", str(directory))
+
+    def replace_file(self, path: Path, data: bytes) -> None:
+        """Set a file's content: a reader, or a crash, sees the old bytes or the new."""
+        with self.temporary_beside(path, data) as temporary:
+            self.rename(temporary, path)
+        self.sync_directory(path.parent)
+
+    def create_file(self, path: Path, data: bytes) -> bool:
+        """Like `replace_file` but only if there is no such file; whether it was made."""
+        with self.temporary_beside(path, data) as temporary:
+            try:
+                self.link(temporary, path)
+            except FileExistsError:
+                return False
+        self.sync_directory(path.parent)
+        return True
+
+    def remove_file(self, path: Path) -> bool:
+        """Whether there was such a file."""
+        try:
+            self.unlink(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        self.sync_directory(path.parent)
+        return True
+
+
+class SlowDisk(Disk):
+    """A disk that takes its time: an experiment's seam, set by ``debug.write_delay``."""
+
+    def __init__(self, seconds_per_mebibyte: float, *, durable: bool = True):
+        super().__init__(durable=durable)
+        self._seconds_per_byte = seconds_per_mebibyte / 2**20
+
+    def pwrite(self, descriptor: int, data: memoryview, offset: int) -> int:
+        time.sleep(len(data) * self._seconds_per_byte)
+        return super().pwrite(descriptor, data, offset)

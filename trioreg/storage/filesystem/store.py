@@ -1,0 +1,191 @@
+"""`BlobStore` and `ObjectStore` in one directory tree (drawn in `storage.layout`).
+
+Rule: a `stat`, an `open` and a read of a small file may run on the Trio thread (about 20 µs from the page
+cache); whatever writes, syncs, lists or unlinks runs in a worker thread, which owns what it was given
+until it ends.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import trio
+
+from trioreg.oci.digest import ALGORITHMS, Algorithm, Digest
+from trioreg.oci.errors import RegistryError
+from trioreg.oci.names import RepositoryName, UploadId, new_upload_id, parse_upload_id
+from trioreg.storage import layout, record
+from trioreg.storage.base import BlobNotFound, UploadBusy, UploadInfo, UploadNotFound
+from trioreg.storage.filesystem import uploads
+from trioreg.storage.filesystem.disk import Disk, storage_errors
+from trioreg.storage.filesystem.objects import FilesystemObjects
+from trioreg.storage.filesystem.uploads import FilesystemUpload
+
+# A waiter for a lease looks again so often. The lock is between processes, so nobody can wake us; and a
+# thread that blocked in flock could not be cancelled.
+_LEASE_POLL_SECONDS = 0.05
+
+
+class FilesystemBlob:
+    """`BlobReader` of an open file; also `HasDescriptor`."""
+
+    def __init__(self, descriptor: int, size: int):
+        self._descriptor = descriptor
+        self._size = size
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    async def read(self, start: int, length: int) -> bytes:
+        with storage_errors("reading a blob"):
+            return await trio.to_thread.run_sync(os.pread, self._descriptor, length, start)
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+class FilesystemStorage(FilesystemObjects):
+    """Both Protocols below `root`, which is made if absent (OSError if that cannot be).
+
+    `touch_after`: seconds of age from which a blob that someone relies on has its time refreshed; half
+    the grace period of garbage collection. `boot`: names this boot of the machine (`record.boot_id`).
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        disk: Disk | None = None,
+        *,
+        cache_bytes: int = 4 * 2**20,
+        touch_after: float = 3600.0,
+        boot: str | None = None,
+    ):
+        self._root = root.absolute()
+        self._disk = disk or Disk()
+        self._touch_after = touch_after
+        self._boot = boot or record.boot_id()
+        for directory in (layout.BLOBS, layout.REPOSITORIES, layout.UPLOADS):
+            self._disk.make_directory(self._root / directory)
+        super().__init__(self._root, self._disk, cache_bytes=cache_bytes)
+
+    # Blobs.
+
+    async def size(self, digest: Digest) -> int | None:
+        status = self._stat(digest)
+        return status.st_size if status else None
+
+    async def touch(self, digest: Digest) -> int | None:
+        status = self._stat(digest)
+        if status is None:
+            return None
+        if time.time() - status.st_mtime > self._touch_after:
+            with storage_errors("touching a blob"):
+                try:
+                    await trio.to_thread.run_sync(self._disk.touch, self._path(digest))
+                except FileNotFoundError:
+                    return None
+        return status.st_size
+
+    async def open_blob(self, digest: Digest) -> FilesystemBlob:
+        with storage_errors("opening a blob"):
+            try:
+                descriptor = os.open(self._path(digest), os.O_RDONLY)
+            except FileNotFoundError:
+                raise BlobNotFound(str(digest)) from None
+        return FilesystemBlob(descriptor, os.fstat(descriptor).st_size)
+
+    async def put_blob(self, digest: Digest, data: bytes) -> None:
+        if await self.touch(digest) != len(data):
+            await self._change("writing a blob", self._disk.replace_file, self._path(digest), data)
+
+    async def delete_blob(self, digest: Digest) -> None:
+        await self._change("deleting a blob", self._disk.remove_file, self._path(digest))
+
+    async def list_blobs(self) -> AsyncIterator[Digest]:
+        for algorithm in ALGORITHMS:
+            for prefix in await self._names(f"{layout.BLOBS}/{algorithm}"):
+                for encoded in await self._names(f"{layout.BLOBS}/{algorithm}/{prefix}"):
+                    yield Digest(algorithm, encoded)
+
+    # Upload sessions.
+
+    async def create_upload(self, repository: RepositoryName, algorithm: Algorithm) -> UploadInfo:
+        upload = new_upload_id()
+        saved = record.new_record(repository, algorithm, time.time(), self._boot)
+        await self._change("beginning an upload", uploads.create, self._disk, self._session(upload), saved)
+        return saved.info(upload, 0)
+
+    async def upload_info(self, upload: UploadId) -> UploadInfo:
+        """The offset is the record's: while a writer is at work, that of its last checkpoint."""
+        directory = self._session(upload)
+        with storage_errors("reading the state of an upload"):
+            saved = uploads.read_record(directory)
+            try:
+                size = os.stat(directory / uploads.DATA).st_size
+            except FileNotFoundError:
+                raise UploadNotFound(upload) from None
+        return saved.info(upload, saved.resume_point(self._boot, size).offset)
+
+    @asynccontextmanager
+    async def lease_upload(self, upload: UploadId, wait: float) -> AsyncIterator[FilesystemUpload]:
+        directory = self._session(upload)
+        held = await self._lock(directory, wait)
+        try:
+            with storage_errors("opening an upload"):
+                saved = uploads.read_record(directory)
+                data = uploads.open_data(directory)
+            try:
+                yield FilesystemUpload(self._root, directory, self._disk, saved, self._boot, data)
+            finally:
+                os.close(data)
+        finally:
+            os.close(held)
+
+    async def list_uploads(self) -> AsyncIterator[UploadInfo]:
+        for name in await self._names(layout.UPLOADS):
+            with suppress(UploadNotFound, RegistryError):
+                yield await self.upload_info(parse_upload_id(name))
+
+    async def _lock(self, directory: Path, wait: float) -> int:
+        deadline = trio.current_time() + wait
+        while True:
+            with storage_errors("leasing an upload"):
+                try:
+                    return uploads.lock(directory)
+                except BlockingIOError:
+                    if trio.current_time() >= deadline:
+                        raise UploadBusy(directory.name) from None
+            await trio.sleep(_LEASE_POLL_SECONDS)
+
+    async def _names(self, key: str) -> list[str]:
+        return await self._change("listing the storage", _listing, self._root / key)
+
+    def _stat(self, digest: Digest) -> os.stat_result | None:
+        with storage_errors("looking for a blob"):
+            try:
+                return os.stat(self._path(digest))
+            except FileNotFoundError:
+                return None
+
+    def _path(self, digest: Digest) -> Path:
+        return self._root / layout.blob(digest)
+
+    def _session(self, upload: UploadId) -> Path:
+        return self._root / layout.upload(upload)
+
+
+def _listing(path: Path) -> list[str]:
+    try:
+        return [name for name in os.listdir(path) if not name.startswith(".")]
+    except FileNotFoundError:
+        return []

@@ -1,0 +1,180 @@
+"""One upload session on disk: ``uploads/<id>/data`` and ``uploads/<id>/state``.
+
+Rule (DESIGN, rules 1 and 2): the lease is a `flock` on the session's directory, which is never replaced;
+after taking it the path is checked to lead there still, for a commit or cancel removes it. Only then is
+``data`` opened. A commit renames ``data``, so no published blob is ever reachable as an upload: even a
+crash between any two steps leaves one name on the bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+
+import trio
+
+from trioreg.oci.digest import Digest
+from trioreg.oci.names import UploadId
+from trioreg.storage import layout, record
+from trioreg.storage.base import Checkpoint, UploadInfo, UploadNotFound
+from trioreg.storage.filesystem.disk import Disk, storage_errors
+from trioreg.storage.record import Record
+
+DATA = "data"
+STATE = "state"
+_NEW_STATE = ".state"  # The lease holder is alone here, so one name is enough.
+
+
+class FilesystemUpload:
+    """`Upload` in a directory whose lock the caller (`leased`) holds."""
+
+    def __init__(self, root: Path, directory: Path, disk: Disk, saved: Record, boot: str, data: int):
+        self._root = root
+        self._directory = directory
+        self._disk = disk
+        self._record = saved
+        self._boot = boot
+        self._data = data
+        size = os.fstat(data).st_size
+        self._resumed = saved.resume_point(boot, size)
+        self._offset = self._resumed.offset
+        if size > self._offset:
+            # Bytes that no record vouches for.
+            disk.truncate(data, self._offset)
+
+    @property
+    def info(self) -> UploadInfo:
+        return self._record.info(UploadId(self._directory.name), self._offset)
+
+    @property
+    def resumed(self) -> Checkpoint:
+        return self._resumed
+
+    def fileno(self) -> int:
+        return self._data
+
+    async def write(self, data: memoryview) -> None:
+        with storage_errors("writing an upload"):
+            await trio.to_thread.run_sync(self._disk.write_all, self._data, data, self._offset)
+        self._offset += len(data)
+
+    async def read(self, start: int, length: int) -> bytes:
+        with storage_errors("reading an upload"):
+            return await trio.to_thread.run_sync(os.pread, self._data, length, start)
+
+    async def checkpoint(self, at: Checkpoint, *, sync: bool) -> None:
+        assert at.offset <= self._offset, "a record may not run ahead of the bytes"
+        with storage_errors("saving the state of an upload"):
+            await trio.to_thread.run_sync(self._checkpoint, at, sync)
+
+    async def commit(self, digest: Digest) -> None:
+        with storage_errors("publishing a blob"):
+            await trio.to_thread.run_sync(self._commit, self._root / layout.blob(digest))
+
+    async def cancel(self) -> None:
+        with storage_errors("cancelling an upload"):
+            await trio.to_thread.run_sync(self._remove)
+
+    def _checkpoint(self, at: Checkpoint, sync: bool) -> None:
+        if sync:
+            self._disk.sync_data(self._data)
+        self._record = self._record.after(at, self._boot, synced=sync and self._disk.durable)
+        save_record(self._disk, self._directory, self._record)
+
+    def _commit(self, blob: Path) -> None:
+        self._disk.sync_data(self._data)
+        self._disk.make_directory(blob.parent)
+        if not self._is_there(blob):
+            self._disk.rename(self._directory / DATA, blob)
+            self._disk.sync_directory(blob.parent)
+            os.fchmod(self._data, 0o444)
+        self._remove()
+
+    def _is_there(self, blob: Path) -> bool:
+        """Whether the blob exists, now promised to stay: its fresh time holds collection off."""
+        try:
+            self._disk.touch(blob)
+            same = os.stat(blob).st_size == self._offset
+        except FileNotFoundError:
+            return False
+        if same:
+            # The one who published it may not have synced its name yet, and our client is told it is safe.
+            self._disk.sync_directory(blob.parent)
+        return same
+
+    def _remove(self) -> None:
+        for name in (DATA, STATE, _NEW_STATE):
+            with contextlib.suppress(FileNotFoundError):
+                self._disk.unlink(self._directory / name)
+        with contextlib.suppress(FileNotFoundError):
+            self._disk.rmdir(self._directory)
+
+
+def create(disk: Disk, directory: Path, saved: Record) -> None:
+    """Make a session. It need not outlive a power loss: nothing was promised about it yet."""
+    try:
+        disk.mkdir(directory)
+    except FileNotFoundError:
+        disk.make_directory(directory.parent)
+        disk.mkdir(directory)
+    os.close(os.open(directory / DATA, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
+    save_record(disk, directory, saved)
+
+
+def save_record(disk: Disk, directory: Path, saved: Record) -> None:
+    """By rename, unsynced: after a power loss the older record is as true, only shorter."""
+    temporary = directory / _NEW_STATE
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        disk.write_all(descriptor, memoryview(record.encode(saved)), 0)
+    finally:
+        os.close(descriptor)
+    disk.rename(temporary, directory / STATE)
+
+
+def read_record(directory: Path) -> Record:
+    """The session's record, or UploadNotFound."""
+    try:
+        saved = record.decode((directory / STATE).read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        saved = None
+    if saved is None:
+        raise UploadNotFound(directory.name)
+    return saved
+
+
+def lock(directory: Path) -> int:
+    """Lock a session without waiting: a descriptor, to be closed. BlockingIOError if it is held.
+
+    Raises UploadNotFound also when the session was removed while we took the lock.
+    """
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    except (FileNotFoundError, NotADirectoryError):
+        raise UploadNotFound(directory.name) from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not _leads_to(directory, descriptor):
+            raise UploadNotFound(directory.name)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def open_data(directory: Path) -> int:
+    """The session's bytes, under its lock. UploadNotFound when they were published or never made."""
+    try:
+        return os.open(directory / DATA, os.O_RDWR)
+    except FileNotFoundError:
+        raise UploadNotFound(directory.name) from None
+
+
+def _leads_to(path: Path, descriptor: int) -> bool:
+    try:
+        there = os.stat(path)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(there, os.fstat(descriptor))

@@ -1,0 +1,175 @@
+"""Storage in memory: the verified fake. It passes the same suite as every driver, and forgets all at exit.
+
+For tests and demonstrations: blobs live in the process, so its memory is not bounded by the budget.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Hashable, Sequence
+from contextlib import asynccontextmanager, suppress
+from itertools import count
+
+import trio
+
+from trioreg.oci.digest import Algorithm, Digest
+from trioreg.oci.names import RepositoryName, UploadId, new_upload_id
+from trioreg.storage.base import BlobNotFound, Checkpoint, UploadBusy, UploadInfo, UploadNotFound
+
+
+class MemoryBlob:
+    def __init__(self, data: bytes):
+        self._data = data
+
+    @property
+    def size(self) -> int:
+        return len(self._data)
+
+    async def read(self, start: int, length: int) -> bytes:
+        await trio.lowlevel.checkpoint()
+        return self._data[start : start + length]
+
+    def close(self) -> None:
+        pass
+
+
+class _Session:
+    def __init__(self, info: UploadInfo):
+        self.info = info
+        self.data = bytearray()
+        self.written = Checkpoint(0, None)
+        self.lock = trio.Lock()
+
+
+class MemoryUpload:
+    def __init__(self, storage: MemoryStorage, session: _Session):
+        self._storage = storage
+        self._session = session
+        del session.data[session.written.offset :]
+        self._resumed = session.written
+
+    @property
+    def info(self) -> UploadInfo:
+        session = self._session
+        return UploadInfo(
+            session.info.id,
+            session.info.repository,
+            session.info.algorithm,
+            len(session.data),
+            session.info.started,
+        )
+
+    @property
+    def resumed(self) -> Checkpoint:
+        return self._resumed
+
+    async def write(self, data: memoryview) -> None:
+        await trio.lowlevel.checkpoint()
+        self._session.data += data
+
+    async def read(self, start: int, length: int) -> bytes:
+        await trio.lowlevel.checkpoint()
+        return bytes(self._session.data[start : start + length])
+
+    async def checkpoint(self, at: Checkpoint, *, sync: bool) -> None:
+        assert at.offset <= len(self._session.data), "a record may not run ahead of the bytes"
+        self._session.written = at
+
+    async def commit(self, digest: Digest) -> None:
+        self._storage.blobs.setdefault(digest, bytes(self._session.data))
+        await self.cancel()
+
+    async def cancel(self) -> None:
+        self._storage.sessions.pop(self._session.info.id, None)
+
+
+class MemoryStorage:
+    """`BlobStore` and `ObjectStore`."""
+
+    def __init__(self) -> None:
+        self.blobs: dict[Digest, bytes] = {}
+        self.sessions: dict[UploadId, _Session] = {}
+        self._objects: dict[str, tuple[bytes, int]] = {}
+        self._stamps = count()
+
+    async def size(self, digest: Digest) -> int | None:
+        data = self.blobs.get(digest)
+        return len(data) if data is not None else None
+
+    async def touch(self, digest: Digest) -> int | None:
+        return await self.size(digest)
+
+    async def open_blob(self, digest: Digest) -> MemoryBlob:
+        try:
+            return MemoryBlob(self.blobs[digest])
+        except KeyError:
+            raise BlobNotFound(str(digest)) from None
+
+    async def put_blob(self, digest: Digest, data: bytes) -> None:
+        self.blobs.setdefault(digest, data)
+
+    async def delete_blob(self, digest: Digest) -> None:
+        self.blobs.pop(digest, None)
+
+    async def list_blobs(self) -> AsyncIterator[Digest]:
+        for digest in list(self.blobs):
+            yield digest
+
+    async def create_upload(self, repository: RepositoryName, algorithm: Algorithm) -> UploadInfo:
+        info = UploadInfo(new_upload_id(), repository, algorithm, 0, time.time())
+        self.sessions[info.id] = _Session(info)
+        return info
+
+    async def upload_info(self, upload: UploadId) -> UploadInfo:
+        info, offset = self._session(upload).info, self._session(upload).written.offset
+        return UploadInfo(info.id, info.repository, info.algorithm, offset, info.started)
+
+    @asynccontextmanager
+    async def lease_upload(self, upload: UploadId, wait: float) -> AsyncIterator[MemoryUpload]:
+        session = self._session(upload)
+        with trio.move_on_after(wait) as waiting:
+            await session.lock.acquire()
+        if waiting.cancelled_caught:
+            raise UploadBusy(upload)
+        try:
+            yield MemoryUpload(self, self._session(upload))
+        finally:
+            session.lock.release()
+
+    async def list_uploads(self) -> AsyncIterator[UploadInfo]:
+        for upload in list(self.sessions):
+            with suppress(UploadNotFound):
+                yield await self.upload_info(upload)
+
+    def _session(self, upload: UploadId) -> _Session:
+        try:
+            return self.sessions[upload]
+        except KeyError:
+            raise UploadNotFound(upload) from None
+
+    async def get(self, key: str) -> bytes | None:
+        entry = self._objects.get(key)
+        return entry[0] if entry else None
+
+    async def stamp(self, key: str) -> Hashable | None:
+        entry = self._objects.get(key)
+        return entry[1] if entry else None
+
+    async def put(self, key: str, value: bytes) -> None:
+        self._objects[key] = (value, next(self._stamps))
+
+    async def put_if_absent(self, key: str, value: bytes) -> bool:
+        if key in self._objects:
+            return False
+        await self.put(key, value)
+        return True
+
+    async def delete(self, key: str) -> bool:
+        return self._objects.pop(key, None) is not None
+
+    async def delete_if_equal(self, key: str, value: bytes) -> bool:
+        return await self.get(key) == value and await self.delete(key)
+
+    async def children(self, prefix: str) -> Sequence[str]:
+        below = f"{prefix}/"
+        return sorted({key[len(below) :].partition("/")[0] for key in self._objects if key.startswith(below)})
