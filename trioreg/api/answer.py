@@ -1,0 +1,102 @@
+"""From an exchange to a reply: parse, authorize, do, and write errors in the one place.
+
+Rule: every request gets exactly one reply or, when its client is gone, none. A `RegistryError` becomes the
+OCI envelope; anything unforeseen is a bug: 500 with the request id, and its traceback in the log.
+"""
+
+from __future__ import annotations
+
+from trioreg.api import blobs, manifests, uploads
+from trioreg.api.exchange import Exchange, Reply, empty_reply, typed_reply
+from trioreg.api.service import Service
+from trioreg.auth.authorizer import Action
+from trioreg.logs import Log
+from trioreg.oci import operations as op
+from trioreg.oci.errors import ErrorCode, RegistryError, envelope
+from trioreg.pipeline.body import ClientDisconnected, ClientStalled
+
+_log = Log(__name__)
+
+VERSION_HEADER = {"Docker-Distribution-Api-Version": "registry/2.0"}
+
+
+async def answer(service: Service, exchange: Exchange) -> Reply:
+    """The reply to an exchange. Raises ClientDisconnected when there is nobody left to answer."""
+    try:
+        operation = op.parse_operation(exchange.method, exchange.path, exchange.query)
+        await _authorize(service, operation, exchange)
+        return await _perform(service, operation, exchange)
+    except RegistryError as error:
+        return error_reply(error)
+    except ClientStalled:
+        return error_reply(RegistryError(ErrorCode.BODY_STALLED))
+    except ClientDisconnected:
+        raise
+    except Exception as bug:  # noqa: BLE001 (the boundary of a request)
+        _log.error("unforeseen failure", cause=bug, method=exchange.method, path=exchange.path)
+        detail = {"request_id": exchange.request_id}
+        return error_reply(RegistryError(ErrorCode.UNKNOWN, detail))
+
+
+def error_reply(error: RegistryError) -> Reply:
+    content = envelope(error.error, error.detail)
+    headers = {**VERSION_HEADER, **error.headers}
+    return typed_reply(error.error.status, "application/json", content, headers)
+
+
+_ACTIONS: dict[type, Action] = {
+    op.GetBlob: "pull",
+    op.GetManifest: "pull",
+    op.ListTags: "pull",
+    op.ListReferrers: "pull",
+    op.StartUpload: "push",
+    op.AppendUpload: "push",
+    op.FinishUpload: "push",
+    op.UploadStatus: "push",
+    op.CancelUpload: "push",
+    op.PutManifest: "push",
+    op.DeleteBlob: "delete",
+    op.DeleteManifest: "delete",
+    op.ListRepositories: "list",
+    op.Ping: "list",
+}
+
+
+async def _authorize(service: Service, operation: op.Operation, exchange: Exchange) -> None:
+    name = getattr(operation, "name", None)
+    await service.authorizer.authorize(exchange.identity, name, _ACTIONS[type(operation)])
+
+
+async def _perform(service: Service, operation: op.Operation, exchange: Exchange) -> Reply:
+    match operation:
+        case op.Ping():
+            return typed_reply(200, "application/json", b"{}", VERSION_HEADER)
+        case op.GetBlob():
+            return await blobs.get(service, operation, exchange)
+        case op.DeleteBlob():
+            await service.registry.blobs.delete(operation.name, operation.digest)
+            return empty_reply(202, {})
+        case op.StartUpload():
+            return await uploads.start(service, operation, exchange)
+        case op.AppendUpload():
+            return await uploads.append(service, operation, exchange)
+        case op.FinishUpload():
+            return await uploads.finish(service, operation, exchange)
+        case op.UploadStatus():
+            return await uploads.status(service, operation)
+        case op.CancelUpload():
+            await service.registry.uploads.cancel(operation.name, operation.upload)
+            return empty_reply(204, {})
+        case op.GetManifest():
+            return await manifests.get(service, operation, exchange)
+        case op.PutManifest():
+            return await manifests.put(service, operation, exchange)
+        case op.DeleteManifest():
+            await service.registry.manifests.delete(operation.name, operation.reference)
+            return empty_reply(202, {})
+        case op.ListTags():
+            return await manifests.tags(service, operation)
+        case op.ListRepositories():
+            return await manifests.repositories(service, operation)
+        case op.ListReferrers():
+            return await manifests.referrers(service, operation)

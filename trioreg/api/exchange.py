@@ -1,0 +1,63 @@
+"""What a front hands in and what it gets back.
+
+Rule: a `Reply` carries its own ``Content-Length``, so that HEAD answers what GET would; a front adds only
+what belongs to the connection. A reply with a `BlobSlice` owns an open blob: whoever gets the reply closes
+it, sent or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from trioreg.pipeline.body import Body
+from trioreg.storage.base import BlobReader
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A request: nothing of its body has been read.
+
+    `path` and `query` are raw. `headers` have lower-case names; repeated ones are joined with ``", "``
+    (RFC 9110, 5.3).
+    """
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    body: Body
+    request_id: str
+    identity: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BlobSlice:
+    """Bytes `start` up to but not including `end` of an open blob."""
+
+    reader: BlobReader
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    status: int
+    headers: dict[str, str] = field(default_factory=dict)
+    content: bytes | BlobSlice = b""
+
+    def close(self) -> None:
+        if isinstance(self.content, BlobSlice):
+            self.content.reader.close()
+
+
+def empty_reply(status: int, headers: Mapping[str, str]) -> Reply:
+    """No content. 204 and 304 carry no length (RFC 9110, 8.6)."""
+    length = {} if status in (204, 304) else {"Content-Length": "0"}
+    return Reply(status, {**length, **headers})
+
+
+def typed_reply(status: int, media_type: str, content: bytes, headers: Mapping[str, str]) -> Reply:
+    """Content in one piece."""
+    length = str(len(content))
+    return Reply(status, {"Content-Type": media_type, "Content-Length": length, **headers}, content)

@@ -1,0 +1,21 @@
+"""What every operation needs, put together once at start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from trioreg.auth.authorizer import AllowAll, Authorizer
+from trioreg.registry import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """`chunk_min_length`: bytes that we advise for chunks (OCI-Chunk-Min-Length), 0 for no advice.
+
+    `manifest_seconds`: a manifest must arrive within this time, because its bytes are held meanwhile.
+    """
+
+    registry: Registry
+    authorizer: Authorizer = field(default_factory=AllowAll)
+    chunk_min_length: int = 0
+    manifest_seconds: float = 60.0

@@ -1,0 +1,215 @@
+"""One body into one upload: the stages receive, digest and write, in one nursery.
+
+::
+
+    body ─ready, fill─▶ _Intake (one block) ─▶ digest ─▶ [channel of 0] ─▶ write ─▶ upload
+                            ▲ block from the budget                    └─ block back to the budget
+
+Rules:
+
+- At most three blocks a transfer: one being filled, one in the digest, one being written. Both joints
+  hold no block of their own: any number above 0 would only be memory in a queue.
+- A receiver that waits for its client holds no block that a stage could use: the digest stage takes the
+  part-filled block as soon as it is idle. While it is busy the receiver goes on filling.
+- The state that is recorded never runs ahead of the bytes: each block carries a copy of the digest state
+  taken right behind it, and that copy becomes `Flow.reached` once the block is written.
+- When the client vanishes or we are cancelled, only `receive` ends; the blocks that arrived are still
+  digested and written, shielded, within `DRAIN_SECONDS`. When a stage fails, everything ends.
+- One cause leaves `pump`, never a group.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import trio
+
+from trioreg.oci.errors import ErrorCode, RegistryError
+from trioreg.pipeline.body import Body
+from trioreg.pipeline.budget import Block, Budget
+from trioreg.pipeline.digests import DigestState
+from trioreg.pipeline.engine import DigestEngine
+from trioreg.storage.base import Checkpoint, StorageError, Upload
+
+# Three blocks at 1 MB/s, and some: a disk slower than that is broken.
+DRAIN_SECONDS = 30.0
+
+
+@dataclass(slots=True)
+class Reached:
+    """How far the bytes are in the store, with the digest state over exactly these."""
+
+    offset: int
+    state: DigestState
+
+    def checkpoint(self) -> Checkpoint:
+        return Checkpoint(self.offset, self.state.save() if self.offset else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Pump:
+    """What all transfers share. `sync_every`: bytes between durable checkpoints inside an upload."""
+
+    budget: Budget
+    engine: DigestEngine
+    sync_every: int
+
+    async def run(self, body: Body, upload: Upload, reached: Reached, expected: int | None) -> None:
+        """Append the body to the upload and move `reached` along with what is written.
+
+        `expected`: bytes that the body must have, if that was announced. Raises SIZE_INVALID when it has
+        others, ClientDisconnected, StorageError; after each, and after cancellation, `reached` is true.
+        """
+        flow = _Flow(self, body, upload, reached, expected)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(flow.digest_and_write)
+                await flow.receive()
+        except BaseExceptionGroup as group:
+            raise _one_cause(group) from None
+        finally:
+            flow.give_back()
+
+
+class _Flow:
+    """One run of the pump."""
+
+    def __init__(self, pump: Pump, body: Body, upload: Upload, reached: Reached, expected: int | None):
+        self._pump = pump
+        self._body = body
+        self._upload = upload
+        self._reached = reached
+        self._expected = expected
+        self._intake = _Intake(pump.budget)
+        self._drain = trio.CancelScope(shield=True)
+
+    async def receive(self) -> None:
+        """The first stage. Runs in the caller's own cancel scope: it alone ends when we are cancelled."""
+        received = 0
+        try:
+            while await self._body.ready():
+                block = await self._intake.block_to_fill()
+                count = self._body.fill(block.view[block.end :])
+                received += count
+                if self._expected is not None and received > self._expected:
+                    raise self._wrong_size(received)
+                self._intake.filled(count)
+            if self._expected is not None and received != self._expected:
+                raise self._wrong_size(received)
+        finally:
+            self._drain.deadline = trio.current_time() + DRAIN_SECONDS
+            self._intake.close()
+
+    async def digest_and_write(self) -> None:
+        """The other two stages; they outlive the first by the blocks that it received."""
+        with self._drain:
+            async with trio.open_nursery() as nursery:
+                send, receive = trio.open_memory_channel[tuple[Block, DigestState]](0)
+                nursery.start_soon(self._digest, send)
+                nursery.start_soon(self._write, receive)
+
+    def give_back(self) -> None:
+        """Return the block that the receiver filled and nobody took."""
+        self._intake.abandon()
+
+    async def _digest(self, send: trio.MemorySendChannel[tuple[Block, DigestState]]) -> None:
+        state = self._reached.state.copy()
+        with send:
+            while (block := await self._intake.take()) is not None:
+                try:
+                    await self._pump.engine.update(state, block.view[: block.end])
+                    await send.send((block, state.copy()))
+                except BaseException:
+                    self._pump.budget.release(block)
+                    raise
+
+    async def _write(self, receive: trio.MemoryReceiveChannel[tuple[Block, DigestState]]) -> None:
+        with receive:
+            async for block, state in receive:
+                try:
+                    await self._upload.write(block.view[: block.end])
+                    count = block.end
+                finally:
+                    self._pump.budget.release(block)
+                before = self._reached.offset
+                self._reached.offset, self._reached.state = before + count, state
+                if before // self._pump.sync_every != self._reached.offset // self._pump.sync_every:
+                    await self._upload.checkpoint(self._reached.checkpoint(), sync=True)
+
+    def _wrong_size(self, received: int) -> RegistryError:
+        return RegistryError(ErrorCode.SIZE_INVALID, {"expected": self._expected, "received": received})
+
+
+class _Intake:
+    """The joint between receive and digest: one block, which the receiver fills until it is taken."""
+
+    def __init__(self, budget: Budget):
+        self._budget = budget
+        self._block: Block | None = None
+        self._closed = False
+        self._changed = trio.Event()
+
+    async def block_to_fill(self) -> Block:
+        """The block in the joint while it has room, else a new one from the budget."""
+        while self._block is not None and self._block.full:
+            await self._change()
+        if self._block is None:
+            block = await self._budget.acquire()
+            self._block = block
+        return self._block
+
+    def filled(self, count: int) -> None:
+        assert self._block is not None
+        self._block.end += count
+        self._notify()
+
+    async def take(self) -> Block | None:
+        """Whatever has been filled, as soon as there is anything; None at the end."""
+        while self._block is None or not self._block.end:
+            if self._closed:
+                return None
+            await self._change()
+        block, self._block = self._block, None
+        self._notify()
+        return block
+
+    def close(self) -> None:
+        """No more will be filled."""
+        self._closed = True
+        self._notify()
+
+    def abandon(self) -> None:
+        """Nobody will take any more: the block goes back."""
+        if self._block is not None:
+            self._budget.release(self._block)
+            self._block = None
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def _change(self) -> None:
+        await self._changed.wait()
+
+
+def _one_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The failure to report: a stage's before the receiver's, any before Cancelled.
+
+    Several stages that failed by themselves are rare (a disk that fills up while the client leaves); the
+    storage's word counts then, for it decides what the client may rely on.
+    """
+    failures = group.split(trio.Cancelled)[1]
+    if failures is None:
+        return group
+    leaves: list[BaseException] = []
+    waiting: list[BaseException] = [failures]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, BaseExceptionGroup):
+            waiting.extend(each.exceptions)
+        else:
+            leaves.append(each)
+    # BrokenResourceError only says that the next stage ended; its reason is another leaf.
+    causes = [each for each in leaves if not isinstance(each, trio.BrokenResourceError)]
+    causes.sort(key=lambda each: not isinstance(each, StorageError))
+    return (causes or leaves)[0]

@@ -1,0 +1,50 @@
+"""The verbs of a registry, without HTTP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from trioreg.pipeline.budget import ByteGate
+from trioreg.pipeline.pump import Pump
+from trioreg.registry.blobs import Blobs
+from trioreg.registry.manifests import Manifests
+from trioreg.registry.uploads import Uploads
+from trioreg.storage.base import BlobStore, ObjectStore
+from trioreg.storage.catalog import Catalog
+
+
+class Storage(BlobStore, ObjectStore, Protocol):
+    """A driver that is both; two different ones can be put together as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """`manifest_gate` lets so many bytes of manifests be in memory at once, `manifest_max` is one's limit."""
+
+    blobs: Blobs
+    uploads: Uploads
+    manifests: Manifests
+    manifest_gate: ByteGate
+    manifest_max: int
+
+
+def build_registry(
+    blobs: BlobStore,
+    objects: ObjectStore,
+    pump: Pump,
+    *,
+    lease_wait: float,
+    cache_bytes: int,
+    manifest_max: int,
+    manifest_gate: ByteGate,
+) -> Registry:
+    """Put a registry together over any pair of drivers."""
+    catalog = Catalog(objects)
+    return Registry(
+        blobs=Blobs(blobs, catalog),
+        uploads=Uploads(blobs, catalog, pump, lease_wait),
+        manifests=Manifests(blobs, catalog, cache_bytes),
+        manifest_gate=manifest_gate,
+        manifest_max=manifest_max,
+    )

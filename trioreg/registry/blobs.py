@@ -1,0 +1,63 @@
+"""Blobs of a repository: look, read, mount, unlink.
+
+Rule: a blob is served only through a repository that links it. Bytes are shared by all repositories and
+go only by garbage collection; a blob that we tell a client it can rely on is touched first (DESIGN, rule 3).
+"""
+
+from __future__ import annotations
+
+from trioreg.oci.digest import Digest
+from trioreg.oci.errors import ErrorCode, RegistryError
+from trioreg.oci.names import RepositoryName
+from trioreg.registry.failures import answers
+from trioreg.storage.base import BlobReader, BlobStore
+from trioreg.storage.catalog import Catalog
+
+
+class Blobs:
+    def __init__(self, store: BlobStore, catalog: Catalog):
+        self._store = store
+        self._catalog = catalog
+
+    @answers
+    async def size(self, name: RepositoryName, digest: Digest) -> int:
+        """Bytes of a blob that the client may now rely on. Raises BLOB_UNKNOWN."""
+        await self._must_link(name, digest)
+        size = await self._store.touch(digest)
+        if size is None:
+            raise _unknown(digest)
+        return size
+
+    @answers
+    async def open(self, name: RepositoryName, digest: Digest) -> BlobReader:
+        """The bytes, to be closed. Raises BLOB_UNKNOWN."""
+        await self._must_link(name, digest)
+        return await self._store.open_blob(digest)
+
+    @answers
+    async def delete(self, name: RepositoryName, digest: Digest) -> None:
+        """Unlink; the bytes stay until collected. Raises BLOB_UNKNOWN."""
+        if not await self._catalog.unlink_blob(name, digest):
+            raise _unknown(digest)
+
+    @answers
+    async def mount(self, name: RepositoryName, digest: Digest, source: RepositoryName | None) -> bool:
+        """Link a blob that `source` has (None: any repository); whether that was possible.
+
+        No copy is made. Linking first and looking again afterwards means that a blob collected meanwhile
+        is not promised.
+        """
+        if source is not None and not await self._catalog.has_blob(source, digest):
+            return False
+        if await self._store.touch(digest) is None:
+            return False
+        await self._catalog.link_blob(name, digest)
+        return await self._store.size(digest) is not None
+
+    async def _must_link(self, name: RepositoryName, digest: Digest) -> None:
+        if not await self._catalog.has_blob(name, digest):
+            raise _unknown(digest)
+
+
+def _unknown(digest: Digest) -> RegistryError:
+    return RegistryError(ErrorCode.BLOB_UNKNOWN, {"digest": str(digest)})

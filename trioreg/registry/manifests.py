@@ -1,0 +1,200 @@
+"""Manifests of a repository, the tags that point at them, and the referrers that name them.
+
+Rules: the bytes are kept as pushed. A manifest is accepted only when what it needs is here (DESIGN, rule
+6: bytes, media type, then the link that makes it visible; a tag comes last). A missing subject is
+accepted, so are layers that may live elsewhere. Manifests are cached by digest, which never goes stale;
+whether a repository has one is asked of the catalog each time.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import trio
+
+from trioreg.oci.digest import Digest, digest_of
+from trioreg.oci.errors import ErrorCode, RegistryError
+from trioreg.oci.manifest import (
+    Manifest,
+    Reference,
+    descriptor_artifact_type,
+    parse_manifest,
+    referrer_descriptor,
+    referrers_index,
+)
+from trioreg.oci.names import RepositoryName, Tag
+from trioreg.registry.failures import answers, unbroken
+from trioreg.storage.base import BlobStore
+from trioreg.storage.catalog import Catalog
+from trioreg.storage.lru import ByteLru, CacheStatistics
+
+# Hashing and parsing 64 KiB takes about 0.3 ms; larger ones go to a thread, one at a time, because a
+# parsed manifest may be several times its text.
+_INLINE_BYTES = 64 * 1024
+
+
+class StoredManifest(NamedTuple):
+    digest: Digest
+    media_type: str
+    data: bytes
+
+
+class PushedManifest(NamedTuple):
+    digest: Digest
+    subject: Digest | None
+
+
+class Manifests:
+    """`cache_bytes` bounds what is kept in memory."""
+
+    def __init__(self, store: BlobStore, catalog: Catalog, cache_bytes: int):
+        self._store = store
+        self._catalog = catalog
+        self._bodies: ByteLru[bytes] = ByteLru(cache_bytes)
+        self._one_large = trio.Lock()
+
+    @answers
+    async def get(self, name: RepositoryName, reference: Tag | Digest) -> StoredManifest:
+        """Raises MANIFEST_UNKNOWN, or NAME_UNKNOWN where nothing was ever pushed."""
+        digest = await self._resolve(name, reference)
+        media_type = await self._catalog.manifest_media_type(name, digest)
+        if media_type is None:
+            raise await self._unknown(name, reference)
+        return StoredManifest(digest, media_type, await self._body(digest))
+
+    @answers
+    async def put(
+        self, name: RepositoryName, reference: Tag | Digest, content_type: str | None, data: bytes
+    ) -> PushedManifest:
+        """Store a manifest and point `reference` at it.
+
+        Raises MANIFEST_INVALID, MANIFEST_BLOB_UNKNOWN with the digests that are missing, or DIGEST_INVALID
+        when `reference` is a digest of other bytes.
+        """
+        digest, manifest = await self._read(reference, content_type, data)
+        await self._check_needs(name, manifest)
+        async with unbroken():
+            await self._store.put_blob(digest, data)
+            if manifest.subject is not None:
+                # Before the link, so that whoever sees the manifest finds it among the referrers.
+                descriptor = referrer_descriptor(manifest, digest)
+                await self._catalog.add_referrer(name, manifest.subject, digest, descriptor)
+            await self._catalog.link_manifest(name, digest, manifest.media_type)
+            if not isinstance(reference, Digest):
+                await self._catalog.set_tag(name, reference, digest)
+        self._bodies.put(digest, data, len(data))
+        return PushedManifest(digest, manifest.subject)
+
+    @answers
+    async def delete(self, name: RepositoryName, reference: Tag | Digest) -> None:
+        """Remove a tag; or a manifest with the tags that point at it. Raises MANIFEST_UNKNOWN."""
+        if not isinstance(reference, Digest):
+            if not await self._catalog.delete_tag(name, reference):
+                raise await self._unknown(name, reference)
+            return
+        media_type = await self._catalog.manifest_media_type(name, reference)
+        if media_type is None:
+            raise await self._unknown(name, reference)
+        manifest = parse_manifest(await self._body(reference), media_type)
+        async with unbroken():
+            await self._catalog.unlink_manifest(name, reference)
+            await self._catalog.delete_tags_of(name, reference)
+            if manifest.subject is not None:
+                await self._catalog.remove_referrer(name, manifest.subject, reference)
+
+    @answers
+    async def tags(self, name: RepositoryName, n: int | None, last: str | None) -> tuple[list[Tag], bool]:
+        """At most `n` tags after `last`, sorted, and whether more follow. Raises NAME_UNKNOWN."""
+        found = await self._catalog.tags(name, n, last)
+        if not found[0] and not await self._catalog.exists(name):
+            raise RegistryError(ErrorCode.NAME_UNKNOWN, {"name": name})
+        return found
+
+    @answers
+    async def repositories(self, n: int | None, last: str | None) -> tuple[list[RepositoryName], bool]:
+        """At most `n` repositories after `last`, sorted, and whether more follow."""
+        return await self._catalog.repositories(n, last)
+
+    @answers
+    async def referrers(self, name: RepositoryName, subject: Digest, artifact_type: str | None) -> bytes:
+        """An image index of the manifests that name `subject`, of one artifact type if given.
+
+        An unknown subject has none: that is an empty index and no error (spec.md, "Listing Referrers").
+        """
+        descriptors = []
+        for digest in await self._catalog.referrers(name, subject):
+            descriptor = await self._catalog.referrer_descriptor(name, subject, digest)
+            if descriptor is not None and (
+                artifact_type is None or descriptor_artifact_type(descriptor) == artifact_type
+            ):
+                descriptors.append(descriptor)
+        return referrers_index(descriptors)
+
+    def cache_statistics(self) -> CacheStatistics:
+        return self._bodies.statistics()
+
+    async def _read(
+        self, reference: Tag | Digest, content_type: str | None, data: bytes
+    ) -> tuple[Digest, Manifest]:
+        if len(data) <= _INLINE_BYTES:
+            return _read(reference, content_type, data)
+        async with self._one_large:
+            return await trio.to_thread.run_sync(_read, reference, content_type, data)
+
+    async def _resolve(self, name: RepositoryName, reference: Tag | Digest) -> Digest:
+        if isinstance(reference, Digest):
+            return reference
+        digest = await self._catalog.get_tag(name, reference)
+        if digest is None:
+            raise await self._unknown(name, reference)
+        return digest
+
+    async def _body(self, digest: Digest) -> bytes:
+        data = self._bodies.get(digest)
+        if data is None:
+            blob = await self._store.open_blob(digest)
+            try:
+                data = await blob.read(0, blob.size)
+            finally:
+                blob.close()
+            self._bodies.put(digest, data, len(data))
+        return data
+
+    async def _check_needs(self, name: RepositoryName, manifest: Manifest) -> None:
+        """Everything that a manifest needs must be in this repository, with the size it states."""
+        missing = []
+        for index, need in enumerate((*manifest.blobs, *manifest.manifests)):
+            is_blob = index < len(manifest.blobs)
+            size = await self._size(name, need, is_blob)
+            if size is None:
+                missing.append(str(need.digest))
+            elif size != need.size:
+                detail = {"digest": str(need.digest), "size": size, "stated": need.size}
+                raise RegistryError(ErrorCode.MANIFEST_INVALID, detail)
+            if index % 256 == 255:
+                await trio.lowlevel.checkpoint()
+        if missing:
+            # Enough to act on, and an answer of bounded size.
+            raise RegistryError(ErrorCode.MANIFEST_BLOB_UNKNOWN, {"digests": missing[:100]})
+
+    async def _size(self, name: RepositoryName, need: Reference, is_blob: bool) -> int | None:
+        if is_blob:
+            linked = await self._catalog.has_blob(name, need.digest)
+        else:
+            linked = await self._catalog.has_manifest(name, need.digest)
+        return await self._store.touch(need.digest) if linked else None
+
+    async def _unknown(self, name: RepositoryName, reference: Tag | Digest) -> RegistryError:
+        if await self._catalog.exists(name):
+            return RegistryError(ErrorCode.MANIFEST_UNKNOWN, {"reference": str(reference)})
+        return RegistryError(ErrorCode.NAME_UNKNOWN, {"name": name})
+
+
+def _read(reference: Tag | Digest, content_type: str | None, data: bytes) -> tuple[Digest, Manifest]:
+    if not isinstance(reference, Digest):
+        return digest_of(data), parse_manifest(data, content_type)
+    actual = digest_of(data, reference.algorithm)
+    if actual != reference:
+        detail = {"provided": str(reference), "uploaded": str(actual)}
+        raise RegistryError(ErrorCode.DIGEST_INVALID, detail)
+    return actual, parse_manifest(data, content_type)

@@ -1,0 +1,161 @@
+"""Upload sessions: begin, append, finish, ask, cancel.
+
+Rules: what can be refused is refused before a byte of the body is read. Bytes are appended by the holder
+of the session's lease alone. However an append ends (client gone, stalled, cancelled, disk full) what was
+written is recorded, so that the client goes on from there; only a body whose length contradicts its
+announcement is taken back. A blob is published when its digest has been verified, and never before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from trioreg.oci.digest import Algorithm, Digest
+from trioreg.oci.errors import ErrorCode, RegistryError
+from trioreg.oci.names import RepositoryName, UploadId
+from trioreg.oci.session import chunk_length, out_of_place
+from trioreg.pipeline.body import Body
+from trioreg.pipeline.digests import DigestState, load_state, new_state
+from trioreg.pipeline.pump import Pump, Reached
+from trioreg.registry.failures import answers, unbroken
+from trioreg.storage.base import BlobStore, StorageError, Upload, UploadBusy, UploadInfo
+from trioreg.storage.catalog import Catalog
+
+
+class Uploads:
+    """`lease_wait`: seconds that a second writer of a session waits for the first."""
+
+    def __init__(self, store: BlobStore, catalog: Catalog, pump: Pump, lease_wait: float):
+        self._store = store
+        self._catalog = catalog
+        self._pump = pump
+        self._lease_wait = lease_wait
+
+    @answers
+    async def start(self, name: RepositoryName, algorithm: Algorithm) -> UploadInfo:
+        return await self._store.create_upload(name, algorithm)
+
+    @answers
+    async def status(self, name: RepositoryName, upload: UploadId) -> UploadInfo:
+        """Raises BLOB_UPLOAD_UNKNOWN, also for a session of another repository."""
+        return _of(name, await self._store.upload_info(upload))
+
+    @answers
+    async def append(
+        self, name: RepositoryName, upload: UploadId, body: Body, content_range: str | None
+    ) -> int:
+        """Append a chunk; the new offset (bytes).
+
+        Raises RANGE_INVALID with the true range, SIZE_INVALID, BLOB_UPLOAD_UNKNOWN, and what the body
+        raises (`ClientDisconnected`).
+        """
+        async with self._lease(name, upload) as session:
+            reached = await self._receive(session, body, content_range)
+            await session.checkpoint(reached.checkpoint(), sync=False)
+            return reached.offset
+
+    @answers
+    async def finish(
+        self,
+        name: RepositoryName,
+        upload: UploadId,
+        digest: Digest,
+        body: Body,
+        content_range: str | None,
+    ) -> None:
+        """Append a last chunk, which may be empty, and publish the blob into the repository.
+
+        Raises as `append`; DIGEST_INVALID when the bytes are not what `digest` names: then the session is
+        gone and nothing is published.
+        """
+        async with self._lease(name, upload) as session:
+            reached = await self._receive(session, body, content_range)
+            actual = await self._digest(session, reached, digest.algorithm)
+            if actual != digest:
+                async with unbroken():
+                    await session.cancel()
+                detail = {"provided": str(digest), "uploaded": str(actual)}
+                raise RegistryError(ErrorCode.DIGEST_INVALID, detail)
+            async with unbroken():
+                try:
+                    await session.commit(digest)
+                except StorageError:
+                    await session.checkpoint(reached.checkpoint(), sync=False)
+                    raise
+                await self._catalog.link_blob(name, digest)
+
+    async def push(
+        self, name: RepositoryName, digest: Digest, algorithm: Algorithm, body: Body
+    ) -> UploadInfo:
+        """The whole blob in one request (end-4b): a session that begins and ends here."""
+        session = await self.start(name, algorithm)
+        await self.finish(name, session.id, digest, body, None)
+        return session
+
+    @answers
+    async def cancel(self, name: RepositoryName, upload: UploadId) -> None:
+        """Drop the session and its bytes. Raises BLOB_UPLOAD_UNKNOWN."""
+        async with self._lease(name, upload) as session:
+            await session.cancel()
+
+    @asynccontextmanager
+    async def _lease(self, name: RepositoryName, upload: UploadId) -> AsyncIterator[Upload]:
+        try:
+            async with self._store.lease_upload(upload, self._lease_wait) as session:
+                _of(name, session.info)
+                yield session
+        except UploadBusy:
+            raise out_of_place((await self.status(name, upload)).offset) from None
+
+    async def _receive(self, session: Upload, body: Body, content_range: str | None) -> Reached:
+        """Pump a body into the session; on the way out by an exception what came is recorded."""
+        expected = chunk_length(session.info.offset, content_range, body.length)
+        reached = Reached(session.info.offset, await self._state(session))
+        try:
+            await self._pump.run(body, session, reached, expected)
+        except RegistryError:
+            raise  # The body contradicts its announcement: the session stays where it was.
+        except BaseException:
+            async with unbroken():
+                await session.checkpoint(reached.checkpoint(), sync=False)
+            raise
+        return reached
+
+    async def _state(self, session: Upload) -> DigestState:
+        """The digest state at the session's offset: loaded, or read again if none could be saved."""
+        resumed, algorithm = session.resumed, session.info.algorithm
+        state = load_state(algorithm, resumed.digest) if resumed.digest else None
+        return state or await self._reread(session, resumed.offset, algorithm)
+
+    async def _digest(self, session: Upload, reached: Reached, algorithm: Algorithm) -> Digest:
+        """The digest of the bytes; one pass over the disk if it is not the announced algorithm's."""
+        state = reached.state
+        if algorithm != session.info.algorithm:
+            state = await self._reread(session, reached.offset, algorithm)
+        return Digest(algorithm, state.digest().hex())
+
+    async def _reread(self, session: Upload, end: int, algorithm: Algorithm) -> DigestState:
+        """Digest the first `end` bytes from the store, at the price of one block of the budget."""
+        state = new_state(algorithm)
+        if not end:
+            return state
+        block = await self._pump.budget.acquire()
+        try:
+            offset = 0
+            while offset < end:
+                data = await session.read(offset, min(len(block.view), end - offset))
+                if not data:
+                    raise StorageError("an upload is shorter than its record")
+                await self._pump.engine.update(state, memoryview(data))
+                offset += len(data)
+        finally:
+            self._pump.budget.release(block)
+        return state
+
+
+def _of(name: RepositoryName, info: UploadInfo) -> UploadInfo:
+    """A session is known only in the repository where it began."""
+    if info.repository != name:
+        raise RegistryError(ErrorCode.BLOB_UPLOAD_UNKNOWN)
+    return info

@@ -1,0 +1,48 @@
+"""The Quart front: a connection handed to Hypercorn's HTTP/1.1 and HTTP/2.
+
+Uses `TCPServer`, which Hypercorn does not promise to keep: so its version is pinned, and
+`tests/server/` holds what we rely on. We give it our own stream and our own accept loop.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import trio
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.config import Config as HypercornConfig
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ASGIFramework, ConnectionState
+
+# The handler always receives (web.connection), so one message in the queue is enough; each is a read's
+# worth of memory for each upload. With 0 a disconnect could not be queued for a handler that sends.
+_QUEUED_MESSAGES = 1
+
+_HANDSHAKE_SECONDS = 10
+
+
+class HypercornFront:
+    """Serves connections until `stop` is called, which lets each finish the request it is in."""
+
+    def __init__(self, app: ASGIFramework, *, max_head_bytes: int, idle_timeout: float, http2: bool):
+        self._app = ASGIWrapper(app)
+        self._context = WorkerContext(None)
+        self._config = config = HypercornConfig()
+        config.max_app_queue_size = _QUEUED_MESSAGES
+        config.h11_max_incomplete_size = max_head_bytes
+        config.h2_max_header_list_size = max_head_bytes
+        config.keep_alive_timeout = idle_timeout
+        config.keep_alive_max_requests = 2**31
+        config.ssl_handshake_timeout = _HANDSHAKE_SECONDS
+        config.include_server_header = False
+        config.errorlog = logging.getLogger("trioreg.hypercorn")
+        config.alpn_protocols = ["h2", "http/1.1"] if http2 else ["http/1.1"]
+
+    async def serve(self, stream: trio.abc.Stream) -> None:
+        """Speak HTTP on a plain or TLS stream until either side closes it."""
+        await TCPServer(self._app, self._config, self._context, ConnectionState({}), stream)  # type: ignore[arg-type]
+
+    async def stop(self) -> None:
+        """Idle connections close now, others after the request that they are in."""
+        await self._context.terminated.set()
