@@ -53,7 +53,13 @@ async def serve(config: Config, *, task_status: trio.TaskStatus[int] = trio.TASK
     manifests = _MANIFESTS_AT_ONCE * config.manifest_max_bytes
     budget = Budget(config.memory_budget - manifests, config.memory_block)
     service = _service(config, budget, ByteGate(manifests))
-    app = create_app(service, share, stall_timeout=config.http_stall_timeout, access_log=config.log_access)
+    app = create_app(
+        service,
+        share,
+        stall_timeout=config.http_stall_timeout,
+        max_head_bytes=config.http_max_head_bytes,
+        access_log=config.log_access,
+    )
     front = HypercornFront(
         app,
         max_head_bytes=config.http_max_head_bytes,

@@ -1,13 +1,13 @@
-"""The application: one route for all, because our own parser decides what a path means.
+"""The application: one route for all of the API, because our own parser decides what a path means.
 
-Quart's routing would answer in HTML, redirect ``//`` and unescape ``%2F``; so every path comes here raw,
-goes to `api.answer`, and errors of the framework itself are written as the OCI envelope too.
+Quart's routing would answer in HTML, redirect ``//`` and unescape ``%2F``; so the connection sends every
+path of the API to one rule, the raw path goes to `api.answer`, and errors of the framework itself are
+written as the OCI envelope too.
 """
 
 from __future__ import annotations
 
 from typing import Any, cast
-from urllib.parse import quote
 
 from quart import request
 from quart_trio import QuartTrio
@@ -18,9 +18,7 @@ from trioreg.api.answer import error_reply
 from trioreg.oci.errors import ErrorCode, RegistryError
 from trioreg.pipeline.body import ClientDisconnected
 from trioreg.pipeline.budget import Share
-from trioreg.web.connection import BODY, REQUEST_ID, Connection, ReplyResponse
-
-_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+from trioreg.web.connection import BODY, OPERATIONS, RAW_PATH, REQUEST_ID, Connection, ReplyResponse
 
 
 class WebApp(QuartTrio):
@@ -32,7 +30,9 @@ class WebApp(QuartTrio):
     access_log: bool
 
 
-def create_app(service: Service, share: Share, *, stall_timeout: float, access_log: bool) -> WebApp:
+def create_app(
+    service: Service, share: Share, *, stall_timeout: float, max_head_bytes: int, access_log: bool
+) -> WebApp:
     """An ASGI application for any server that runs on Trio."""
     app = WebApp("trioreg", static_folder=None)
     app.share, app.stall_timeout, app.access_log = share, stall_timeout, access_log
@@ -40,32 +40,46 @@ def create_app(service: Service, share: Share, *, stall_timeout: float, access_l
     # Quart's total-time limits would cut off long transfers; the body's stall limit and the stream's hold.
     app.config.update(MAX_CONTENT_LENGTH=None, BODY_TIMEOUT=None, RESPONSE_TIMEOUT=None)
 
-    @app.route("/", methods=_METHODS, provide_automatic_options=False)
-    @app.route("/<path:_path>", methods=_METHODS, provide_automatic_options=False)
-    async def everything(_path: str = "") -> ReplyResponse:
+    async def operation() -> ReplyResponse:
+        if _head_bytes(request.scope) > max_head_bytes:
+            return ReplyResponse(
+                error_reply(RegistryError(ErrorCode.HEAD_TOO_LARGE, headers={"Connection": "close"}))
+            )
         try:
             return ReplyResponse(await answer(service, _exchange()))
         except ClientDisconnected:
             return ReplyResponse(None)
 
+    # A rule without methods takes any; which ones an endpoint knows is the parser's to say.
+    app.url_map.add(app.url_rule_class(OPERATIONS, endpoint="operation", methods=None))
+    app.view_functions["operation"] = operation
+
     @app.errorhandler(HTTPException)
     async def framework_error(error: HTTPException) -> ReplyResponse:
-        code = ErrorCode.METHOD_UNSUPPORTED if error.code == 405 else ErrorCode.PATH_UNKNOWN
-        return ReplyResponse(error_reply(RegistryError(code)))
+        if error.code == 405:
+            allow = {"Allow": ", ".join(sorted(getattr(error, "valid_methods", None) or []))}
+            return ReplyResponse(error_reply(RegistryError(ErrorCode.METHOD_UNSUPPORTED, headers=allow)))
+        return ReplyResponse(error_reply(RegistryError(ErrorCode.PATH_UNKNOWN)))
 
     return app
 
 
+def _head_bytes(scope: Any) -> int:
+    """Bytes of the target and the headers. A server's own limit may count only what came in pieces."""
+    return (
+        len(scope[RAW_PATH]) + len(scope["query_string"]) + sum(len(n) + len(v) for n, v in scope["headers"])
+    )
+
+
 def _exchange() -> Exchange:
     scope = cast(dict[str, Any], request.scope)
-    raw_path = scope.get("raw_path") or quote(scope["path"]).encode()
     headers: dict[str, str] = {}
     for name, value in scope["headers"]:
         key, text = name.decode("latin-1"), value.decode("latin-1")
         headers[key] = f"{headers[key]}, {text}" if key in headers else text
     return Exchange(
         method=scope["method"],
-        path=raw_path.decode("latin-1"),
+        path=scope[RAW_PATH],
         query=scope["query_string"].decode("latin-1"),
         headers=headers,
         body=scope[BODY],

@@ -27,6 +27,7 @@ class AsgiBody:
         self._ended = False
         self.received = 0
         self.gone = False
+        self.answered = False
         self.released = trio.Event()
 
     @property

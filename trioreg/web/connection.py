@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import quote
 
 import trio
 from quart import Response
@@ -20,6 +21,7 @@ from quart_trio.asgi import TrioASGIHTTPConnection
 
 from trioreg import logs
 from trioreg.api import BlobSlice, Reply
+from trioreg.oci.operations import is_ours
 from trioreg.web.body import AsgiBody
 
 if TYPE_CHECKING:
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
 
 BODY = "trioreg.body"
 REQUEST_ID = "trioreg.request_id"
+RAW_PATH = "trioreg.raw_path"
+
+# The path that Quart sees of every operation.
+OPERATIONS = "/v2/"
 
 # An answer may come before the body has ended: what is on its way is read so far, so that the connection
 # can go on, or the client can at least read our answer before it is closed.
@@ -53,9 +59,12 @@ class Connection(TrioASGIHTTPConnection):
         request_id = secrets.token_hex(8)
         logs.request_id.set(request_id)
         body = AsgiBody(receive, _content_length(self.scope), self.app.stall_timeout)
-        extra: dict[str, Any] = {BODY: body, REQUEST_ID: request_id}
-        self.scope.update(extra)  # type: ignore[typeddict-item]
         log = _AccessLog(self.scope, body)
+        scope = cast(dict[str, Any], self.scope)
+        path = _raw_path(scope)
+        scope |= {BODY: body, REQUEST_ID: request_id, RAW_PATH: path}
+        if is_ours(path):
+            scope["path"] = OPERATIONS
         request = self._create_request_from_scope(send)
         try:
             with self.app.share.taken():
@@ -85,12 +94,14 @@ class Connection(TrioASGIHTTPConnection):
                 response.headers.update(added)
                 await self._send_response(send, response)
             else:
-                await self._send_reply(reply, added, send, log)
+                await self._send_reply(reply, added, body, send, log)
         finally:
             if reply is not None:
                 reply.close()
 
-    async def _send_reply(self, reply: Reply, added: dict[str, str], send: Any, log: _AccessLog) -> None:
+    async def _send_reply(
+        self, reply: Reply, added: dict[str, str], body: AsgiBody, send: Any, log: _AccessLog
+    ) -> None:
         headers = [
             (name.lower().encode("latin-1"), value.encode("latin-1"))
             for name, value in {**reply.headers, **added}.items()
@@ -101,6 +112,9 @@ class Connection(TrioASGIHTTPConnection):
         elif reply.content:
             log.sent = len(reply.content)
             await send({"type": "http.response.body", "body": reply.content, "more_body": True})
+        # From here on the server closes or recycles the connection inside `send`: a cancellation by the
+        # disconnect that this itself causes would leave the connection open for ever.
+        body.answered = True
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send_slice(self, part: BlobSlice, send: Any, log: _AccessLog) -> None:
@@ -119,24 +133,23 @@ class _AccessLog:
     """What is told of a request when it is over."""
 
     def __init__(self, scope: Any, body: AsgiBody):
-        self._scope = scope
+        self._method, self._path = scope["method"], scope["path"]
+        self._client = (scope.get("client") or ("",))[0]
         self._body = body
         self._started = time.monotonic()
         self.status = 499  # The client left before it got an answer (nginx's number).
         self.sent = 0
 
     def write(self) -> None:
-        scope = self._scope
-        client = scope.get("client") or ("", 0)
         _access.info(
             "request",
-            method=scope["method"],
-            path=scope["path"],
+            method=self._method,
+            path=self._path,
             status=self.status,
             received=self._body.received,
             sent=self.sent,
             seconds=round(time.monotonic() - self._started, 6),
-            client=client[0],
+            client=self._client,
         )
 
 
@@ -147,7 +160,14 @@ async def _watch(receive: Any, body: AsgiBody, scope: trio.CancelScope) -> None:
         event = await receive()
         if event["type"] == "http.disconnect":
             break
-    scope.cancel()
+    if not body.answered:
+        scope.cancel()
+
+
+def _raw_path(scope: dict[str, Any]) -> str:
+    """The path as it stood in the request; not every server hands it on."""
+    raw = scope.get("raw_path")
+    return raw.decode("latin-1") if raw else quote(scope["path"])
 
 
 def _content_length(scope: Any) -> int | None:
