@@ -226,6 +226,11 @@ class Config:
         "Private key (PEM) of the certificate.",
         option="--tls-key",
     )
+    http_front: Literal["direct", "quart"] = _row(
+        "http.front", _choice("direct", "quart"), "direct",
+        "`direct` serves OCI operations over HTTP/1.1 on the socket itself and hands everything else to "
+        "Quart on Hypercorn; `quart` serves everything there.",
+    )
     http_http2: bool = _row(
         "http.http2", BOOL, "false",
         "Offer HTTP/2 to clients that ask for it.",

@@ -26,7 +26,8 @@ import re
 import sys
 import time
 from contextvars import ContextVar
-from typing import Any, Literal
+from functools import lru_cache
+from typing import Any, Literal, TypeAlias
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
@@ -105,14 +106,24 @@ class Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            if self._descriptor is None:
-                raise OSError("no stderr")
-            line = (self.format(record) + "\n").encode("ascii", "backslashreplace")
-            # Not through sys.stderr: its buffer would keep, and grow by, what cannot be written.
-            while line:
-                line = line[os.write(self._descriptor, line) :]
+            self._write(self.format(record) + "\n")
         except Exception:  # noqa: BLE001 - rule 2
             self.dropped += 1
+
+    def write(self, lines: str) -> None:
+        """Write lines that are formatted already."""
+        try:
+            self._write(lines)
+        except Exception:  # noqa: BLE001 - rule 2
+            self.dropped += lines.count("\n")
+
+    def _write(self, lines: str) -> None:
+        if self._descriptor is None:
+            raise OSError("no stderr")
+        data = lines.encode("ascii", "backslashreplace")
+        # Not through sys.stderr: its buffer would keep, and grow by, what cannot be written.
+        while data:
+            data = data[os.write(self._descriptor, data) :]
 
 
 class JsonFormatter(logging.Formatter):
@@ -153,8 +164,16 @@ class TextFormatter(logging.Formatter):
 
 
 def _time(record: logging.LogRecord) -> str:
-    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-    return f"{whole}.{int(record.msecs):03d}Z"
+    return _utc(record.created)
+
+
+def _utc(at: float) -> str:
+    return f"{_second(int(at))}.{int(at % 1 * 1000):03d}Z"
+
+
+@lru_cache(maxsize=4)
+def _second(at: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at))
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
@@ -171,3 +190,78 @@ def _plain(value: object) -> object:
 def _quote(value: object) -> str:
     text = str(value)
     return text if _PLAIN_VALUE.fullmatch(text) else json.dumps(text)
+
+
+_Entry: TypeAlias = tuple[float, str, str, int, int, int, float, str, str]
+
+
+class AccessLog:
+    """One line a request, written in batches: `record` costs an append, the rest is done in `flush`.
+
+    At most `BATCH` lines wait; whoever owns the log calls `flush` from time to time and at the end.
+    """
+
+    BATCH = 256
+
+    def __init__(self, *, enabled: bool) -> None:
+        self._enabled = enabled
+        self._waiting: list[_Entry] = []
+
+    def record(
+        self,
+        method: str,
+        path: str,
+        status: int,
+        *,
+        received: int,
+        sent: int,
+        seconds: float,
+        client: str,
+        request: str,
+    ) -> None:
+        """`received` and `sent` are bytes of content; 499 means that the client left before an answer."""
+        if self._enabled:
+            now = time.time()
+            self._waiting.append((now, method, path, status, received, sent, seconds, client, request))
+            if len(self._waiting) >= self.BATCH:
+                self.flush()
+
+    def flush(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        if not waiting or not _access_logger.isEnabledFor(logging.INFO):
+            return
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, Handler):
+                line = _access_json if isinstance(handler.formatter, JsonFormatter) else _access_text
+                handler.write("".join([line(entry) for entry in waiting]))
+
+
+_access_logger = logging.getLogger("trioreg.access")
+
+
+def _access_text(entry: _Entry) -> str:
+    at, method, path, status, received, sent, seconds, client, request = entry
+    return (
+        f"{_utc(at)} info    trioreg.access request method={_quote(method)} path={_quote(path)}"
+        f" status={status} received={received} sent={sent} seconds={seconds:.6f}"
+        f" client={_quote(client)} request={request}\n"
+    )
+
+
+def _access_json(entry: _Entry) -> str:
+    at, method, path, status, received, sent, seconds, client, request = entry
+    values = {
+        "time": _utc(at),
+        "level": "info",
+        "logger": "trioreg.access",
+        "message": "request",
+        "request": request,
+        "method": method,
+        "path": path,
+        "status": status,
+        "received": received,
+        "sent": sent,
+        "seconds": round(seconds, 6),
+        "client": client,
+    }
+    return json.dumps(values) + "\n"

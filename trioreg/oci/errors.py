@@ -45,6 +45,7 @@ class ErrorCode(enum.Enum):
     METHOD_UNSUPPORTED = ("UNSUPPORTED", 405, "the method is not supported here")
     PATH_UNKNOWN = ("UNSUPPORTED", 404, "no such endpoint")
     HEAD_TOO_LARGE = ("UNSUPPORTED", 431, "the head of the request is larger than the limit")
+    CODING_UNSUPPORTED = ("UNSUPPORTED", 501, "the transfer coding is not supported")
     BODY_STALLED = ("BLOB_UPLOAD_INVALID", 408, "the body stopped arriving")
 
     RANGE_INVALID = ("RANGE_INVALID", 416, "invalid content range")

@@ -29,7 +29,8 @@ _FOREIGN_TYPES = (
 # Past any real image (docker stops at 127 layers), and it bounds what one document can make us build.
 MAX_REFERENCES = 20_000
 
-_Size = Annotated[int, msgspec.Meta(ge=0)]
+# image-spec, descriptor.md: "size int64".
+_Size = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _Type = Annotated[str, msgspec.Meta(max_length=255)]
 
 

@@ -27,7 +27,8 @@ class Block:
     __slots__ = ("_memory", "end", "view", "warm")
 
     def __init__(self, size: int):
-        self._memory = mmap.mmap(-1, size)
+        # Private: pages of a shared mapping, which is the default, outlive MADV_DONTNEED in the kernel.
+        self._memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self.view = memoryview(self._memory)
         self.end = 0
         self.warm = True

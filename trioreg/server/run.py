@@ -1,18 +1,15 @@
-"""A server from settings: put together, listen, accept, shut down.
-
-Shutdown on SIGTERM or SIGINT: stop accepting, let idle connections close and running requests finish for
-the grace period, then cancel what is left. A cancelled upload saves its offset; a send that is stuck in
-a shield is woken by aborting its socket. A second signal skips the grace.
-"""
+"""A server from settings: put together, listen, run until a signal ends it."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
 import resource
+import secrets
 import signal
-from collections.abc import AsyncIterator
-from functools import partial
+import ssl
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -23,10 +20,12 @@ from trioreg.pipeline.budget import Budget, ByteGate, Share
 from trioreg.pipeline.engine import DigestEngine
 from trioreg.pipeline.pump import Pump
 from trioreg.registry import Storage, build_registry
-from trioreg.server.hypercorn import HypercornFront
+from trioreg.server.connections import Connections
+from trioreg.server.lane import Lane, LaneSettings
 from trioreg.server.listeners import bound_port, open_listeners, tls_context
-from trioreg.server.streams import GuardedStream
-from trioreg.web import create_app
+
+if TYPE_CHECKING:
+    from trioreg.server.hypercorn import HypercornFront
 
 _log = logs.Log(__name__)
 
@@ -36,8 +35,8 @@ _MANIFESTS_AT_ONCE = 2
 # Blocks that nobody took for so long give their pages back.
 _TRIM_SECONDS = 5.0
 
-# After cancelling, uploads save their state and blocks drain (pump.DRAIN_SECONDS bounds that).
-_ABORT_SECONDS = 1.0
+# The access log is that much behind at most.
+_LOG_SECONDS = 0.25
 
 _MALLOC_ARENA_MAX = -8  # mallopt(3): M_ARENA_MAX
 
@@ -53,23 +52,78 @@ async def serve(config: Config, *, task_status: trio.TaskStatus[int] = trio.TASK
     manifests = _MANIFESTS_AT_ONCE * config.manifest_max_bytes
     budget = Budget(config.memory_budget - manifests, config.memory_block)
     service = _service(config, budget, ByteGate(manifests))
+    access = logs.AccessLog(enabled=config.log_access)
+    front = _QuartFront(config, service, share, access)
+    connections = Connections(
+        front,
+        _lane(config, service, share, access) if config.http_front == "direct" else None,
+        share,
+        stall_timeout=config.http_stall_timeout,
+        tls=_tls(config),
+    )
+    if config.http_front == "quart":
+        await front.load()
+    # What exists now stays; the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    async with trio.open_nursery() as background:
+        background.start_soon(_every, _TRIM_SECONDS, budget.trim)
+        background.start_soon(_every, _LOG_SECONDS, access.flush)
+        await _listen(config, connections, task_status)
+        background.cancel_scope.cancel()
+    access.flush()
+
+
+class _QuartFront:
+    """Quart and Hypercorn, loaded when the first connection needs them: they take 15 MB."""
+
+    def __init__(self, config: Config, service: Service, share: Share, access: logs.AccessLog):
+        self._arguments = (config, service, share, access)
+        self._loading = trio.Lock()
+        self._front: HypercornFront | None = None
+
+    async def load(self) -> HypercornFront:
+        async with self._loading:
+            if self._front is None:
+                self._front = await trio.to_thread.run_sync(_quart_front, *self._arguments)
+        return self._front
+
+    async def serve(self, stream: trio.abc.Stream) -> None:
+        await (await self.load()).serve(stream)
+
+    async def stop(self) -> None:
+        if self._front is not None:
+            await self._front.stop()
+
+
+def _quart_front(config: Config, service: Service, share: Share, access: logs.AccessLog) -> HypercornFront:
+    from trioreg.server.hypercorn import HypercornFront
+    from trioreg.web import create_app
+
     app = create_app(
         service,
         share,
+        access,
         stall_timeout=config.http_stall_timeout,
         max_head_bytes=config.http_max_head_bytes,
-        access_log=config.log_access,
     )
-    front = HypercornFront(
+    return HypercornFront(
         app,
         max_head_bytes=config.http_max_head_bytes,
         idle_timeout=config.http_idle_timeout,
         http2=config.http_http2,
     )
-    # What exists now stays; the collector need not look at it again.
-    gc.collect()
-    gc.freeze()
-    await _Server(config, front, share, budget).run(task_status)
+
+
+def _lane(config: Config, service: Service, share: Share, access: logs.AccessLog) -> Lane:
+    settings = LaneSettings(config.http_max_head_bytes, config.http_idle_timeout)
+    return Lane(service, share, access, settings, name=secrets.token_hex(4))
+
+
+def _tls(config: Config) -> ssl.SSLContext | None:
+    if not config.http_tls_certificate or not config.http_tls_key:
+        return None
+    return tls_context(config.http_tls_certificate, config.http_tls_key, http2=config.http_http2)
 
 
 def _settle_process() -> None:
@@ -113,83 +167,21 @@ def _open_storage(config: Config) -> Storage:
     return FilesystemStorage(config.storage_path, disk, cache_bytes=config.memory_cache // 2)
 
 
-class _Server:
-    """The accept loop and the life of its connections."""
-
-    def __init__(self, config: Config, front: HypercornFront, share: Share, budget: Budget):
-        self._config = config
-        self._front = front
-        self._share = share
-        self._budget = budget
-        self._streams: set[GuardedStream] = set()
-        self._tls = None
-        if config.http_tls_certificate and config.http_tls_key:
-            self._tls = tls_context(config.http_tls_certificate, config.http_tls_key, http2=config.http_http2)
-
-    async def run(self, task_status: trio.TaskStatus[int]) -> None:
-        address = self._config.http_bind
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            listeners = await open_listeners(address.host, address.port, self._config.http_backlog)
-            port = bound_port(listeners[0])
-            self._announce(port)
-            task_status.started(port)
-            async with trio.open_nursery() as background:
-                background.start_soon(self._trim)
-                await self._serve(listeners, signals)
-                background.cancel_scope.cancel()
-        _log.info("stopped")
-
-    def _announce(self, port: int) -> None:
-        scheme = "https" if self._tls else "http"
-        url = f"{scheme}://{Address(self._config.http_bind.host, port)}"
+async def _listen(config: Config, connections: Connections, started: trio.TaskStatus[int]) -> None:
+    address = config.http_bind
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        listeners = await open_listeners(address.host, address.port, config.http_backlog)
+        port = bound_port(listeners[0])
+        scheme = "https" if config.http_tls_certificate else "http"
+        url = f"{scheme}://{Address(address.host, port)}"
         print(f"trioreg listening on {url}", flush=True)  # noqa: T201 (a script reads the port here)
-        _log.info("listening", url=url, storage=str(self._config.storage_path))
+        _log.info("listening", url=url, storage=str(config.storage_path))
+        started.started(port)
+        await connections.serve(listeners, signals, config.http_shutdown_grace)
+    _log.info("stopped")
 
-    async def _serve(self, listeners: list[trio.SocketListener], signals: AsyncIterator[int]) -> None:
-        async with trio.open_nursery() as ending:
-            async with trio.open_nursery() as connections:
-                async with trio.open_nursery() as accepting:
-                    accepting.start_soon(
-                        partial(
-                            trio.serve_listeners,
-                            self._connection,
-                            listeners,
-                            handler_nursery=connections,
-                        )
-                    )
-                    await anext(signals)
-                    accepting.cancel_scope.cancel()
-                for listener in listeners:
-                    await listener.aclose()
-                _log.info("stopping", connections=len(self._streams))
-                await self._front.stop()
-                ending.start_soon(self._cut_short, signals, connections.cancel_scope)
-            ending.cancel_scope.cancel()
 
-    async def _cut_short(self, signals: AsyncIterator[int], connections: trio.CancelScope) -> None:
-        """After the grace period, or a second signal, end what still runs."""
-        with trio.move_on_after(self._config.http_shutdown_grace):
-            await anext(signals)
-        connections.cancel()
-        await trio.sleep(_ABORT_SECONDS)
-        for stream in self._streams:
-            stream.abort()
-
-    async def _connection(self, stream: trio.SocketStream) -> None:
-        guarded = GuardedStream(stream, self._config.http_stall_timeout, self._share.piece)
-        served: trio.abc.Stream = guarded
-        if self._tls is not None:
-            served = trio.SSLStream(guarded, self._tls, server_side=True, https_compatible=True)
-        self._streams.add(guarded)
-        try:
-            await self._front.serve(served)
-        except* Exception as bugs:  # noqa: BLE001 (the boundary of a connection)
-            # One connection's bug must not end the others'.
-            _log.error("a connection failed", cause=bugs)
-        finally:
-            self._streams.discard(guarded)
-
-    async def _trim(self) -> None:
-        while True:
-            await trio.sleep(_TRIM_SECONDS)
-            self._budget.trim()
+async def _every(seconds: float, call: Callable[[], None]) -> None:
+    while True:
+        await trio.sleep(seconds)
+        call()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from typing import Any
 
 import trio
 
@@ -87,3 +88,35 @@ class GuardedStream(trio.abc.HalfCloseableStream):
             self.socket.shutdown(socket.SHUT_RDWR)
         except OSError:
             self.socket.close()
+
+
+class PushbackStream(trio.abc.HalfCloseableStream):
+    """A stream that gives back some bytes first, which somebody else has read from it already."""
+
+    def __init__(self, stream: trio.abc.Stream, unread: bytes):
+        self._stream = stream
+        self._unread = unread
+
+    def __getattr__(self, name: str) -> Any:
+        """What else the stream can do: Hypercorn tells a TLS stream by its handshake."""
+        return getattr(self._stream, name)
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        if self._unread:
+            await trio.lowlevel.checkpoint()
+            unread, self._unread = self._unread, b""
+            return unread
+        return await self._stream.receive_some(max_bytes)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def send_eof(self) -> None:
+        if isinstance(self._stream, trio.abc.HalfCloseableStream):
+            await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()

@@ -127,10 +127,13 @@ class MemoryStorage:
     @asynccontextmanager
     async def lease_upload(self, upload: UploadId, wait: float) -> AsyncIterator[MemoryUpload]:
         session = self._session(upload)
-        with trio.move_on_after(wait) as waiting:
-            await session.lock.acquire()
-        if waiting.cancelled_caught:
-            raise UploadBusy(upload)
+        try:
+            session.lock.acquire_nowait()
+        except trio.WouldBlock:
+            with trio.move_on_after(wait) as waiting:
+                await session.lock.acquire()
+            if waiting.cancelled_caught:
+                raise UploadBusy(upload) from None
         try:
             yield MemoryUpload(self, self._session(upload))
         finally:

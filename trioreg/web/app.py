@@ -13,6 +13,7 @@ from quart import request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
+from trioreg import logs
 from trioreg.api import Exchange, Service, answer
 from trioreg.api.answer import error_reply
 from trioreg.oci.errors import ErrorCode, RegistryError
@@ -27,15 +28,15 @@ class WebApp(QuartTrio):
     asgi_http_class = Connection
     share: Share
     stall_timeout: float
-    access_log: bool
+    access: logs.AccessLog
 
 
 def create_app(
-    service: Service, share: Share, *, stall_timeout: float, max_head_bytes: int, access_log: bool
+    service: Service, share: Share, access: logs.AccessLog, *, stall_timeout: float, max_head_bytes: int
 ) -> WebApp:
     """An ASGI application for any server that runs on Trio."""
     app = WebApp("trioreg", static_folder=None)
-    app.share, app.stall_timeout, app.access_log = share, stall_timeout, access_log
+    app.share, app.stall_timeout, app.access = share, stall_timeout, access
     app.url_map.merge_slashes = False
     # Quart's total-time limits would cut off long transfers; the body's stall limit and the stream's hold.
     app.config.update(MAX_CONTENT_LENGTH=None, BODY_TIMEOUT=None, RESPONSE_TIMEOUT=None)

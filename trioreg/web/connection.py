@@ -39,8 +39,6 @@ OPERATIONS = "/v2/"
 _DISCARD_BYTES = 2**20
 _DISCARD_SECONDS = 1.0
 
-_access = logs.Log("trioreg.access")
-
 
 class ReplyResponse(Response):
     """Carries a `Reply` through Quart untouched."""
@@ -74,8 +72,7 @@ class Connection(TrioASGIHTTPConnection):
                     await self._respond(response, body, send, log, request_id)
                     nursery.cancel_scope.cancel()
         finally:
-            if self.app.access_log:
-                log.write()
+            log.write(self.app.access, request_id)
 
     async def _respond(
         self, response: Any, body: AsgiBody, send: Any, log: _AccessLog, request_id: str
@@ -133,23 +130,23 @@ class _AccessLog:
     """What is told of a request when it is over."""
 
     def __init__(self, scope: Any, body: AsgiBody):
-        self._method, self._path = scope["method"], scope["path"]
+        self._method, self._path = scope["method"], _raw_path(scope)
         self._client = (scope.get("client") or ("",))[0]
         self._body = body
         self._started = time.monotonic()
         self.status = 499  # The client left before it got an answer (nginx's number).
         self.sent = 0
 
-    def write(self) -> None:
-        _access.info(
-            "request",
-            method=self._method,
-            path=self._path,
-            status=self.status,
+    def write(self, access: logs.AccessLog, request_id: str) -> None:
+        access.record(
+            self._method,
+            self._path,
+            self.status,
             received=self._body.received,
             sent=self.sent,
-            seconds=round(time.monotonic() - self._started, 6),
+            seconds=time.monotonic() - self._started,
             client=self._client,
+            request=request_id,
         )
 
 

@@ -1,0 +1,110 @@
+"""The chunked transfer coding, taken off (RFC 9112, 7.1).
+
+::
+
+    chunked-body = *( chunk-size [ chunk-ext ] CRLF chunk-data CRLF ) "0" [ chunk-ext ] CRLF trailers CRLF
+
+Rule: strict as the heads (exact CRLF, hexadecimal digits only), extensions and trailers are bounded and
+dropped. Synchronous: bytes are fed, content is taken out; what was fed is kept as it is, without a copy.
+"""
+
+from __future__ import annotations
+
+import re
+
+# A chunk of more than 2**60 bytes is no chunk. RFC 9112, 7.1.1: a recipient MUST ignore extensions.
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?\r\n")
+
+# Longer size lines and trailers are an attack, not a message.
+_LINE_LIMIT = 4096
+_TRAILER_LIMIT = 16 * 1024
+
+
+class BadChunk(Exception):
+    """The coding is broken; where the body ends cannot be known any more."""
+
+
+class ChunkDecoder:
+    """Feed what arrives, take what it carries. `left` is None once the body has ended: bytes after it."""
+
+    def __init__(self) -> None:
+        self._fed = memoryview(b"")
+        self._chunk = 0
+        self._in_trailers = False
+        self._trailers = 0
+        self._first = True
+        self.ended = False
+
+    @property
+    def available(self) -> int:
+        """Bytes of content that `take` would give now, in one piece."""
+        return min(self._chunk, len(self._fed))
+
+    def feed(self, data: bytes) -> None:
+        """Add bytes from the wire and read on to the next content. Raises BadChunk."""
+        self._fed = memoryview(bytes(self._fed) + data if self._fed else data)
+        self._advance()
+
+    def take(self, view: memoryview) -> int:
+        """Move content into `view`; how many bytes. Raises BadChunk."""
+        moved = 0
+        while moved < len(view) and self.available:
+            count = min(len(view) - moved, self.available)
+            view[moved : moved + count] = self._fed[:count]
+            self._fed = self._fed[count:]
+            self._chunk -= count
+            moved += count
+            if not self._chunk:
+                self._advance()
+        return moved
+
+    def rest(self) -> bytes:
+        """What was fed beyond the end of the body: the next request."""
+        return bytes(self._fed)
+
+    def _advance(self) -> None:
+        """Read size lines and trailers as far as they have arrived."""
+        while not self._chunk and not self.ended:
+            if self._in_trailers:
+                if not self._skip_trailer():
+                    return
+            elif not self._read_size():
+                return
+
+    def _read_size(self) -> bool:
+        head = bytes(self._fed[:_LINE_LIMIT])
+        start = 0
+        if not self._first:
+            # The CRLF that ends the data of the chunk before.
+            if not b"\r\n".startswith(head[:2]):
+                raise BadChunk("no CRLF after a chunk")
+            start = 2
+        end = head.find(b"\n", start)
+        if end < 0:
+            if len(head) == _LINE_LIMIT:
+                raise BadChunk("a chunk size of that length")
+            return False
+        line = _SIZE_LINE.fullmatch(head, start, end + 1)
+        if line is None:
+            raise BadChunk("not a chunk size")
+        self._fed = self._fed[end + 1 :]
+        self._chunk = int(line[1], 16)
+        self._first = False
+        self._in_trailers = self._chunk == 0
+        return True
+
+    def _skip_trailer(self) -> bool:
+        head = bytes(self._fed[:_LINE_LIMIT])
+        end = head.find(b"\n")
+        if end < 0:
+            if len(head) == _LINE_LIMIT:
+                raise BadChunk("a trailer of that length")
+            return False
+        if head[end - 1 : end] != b"\r":
+            raise BadChunk("a bare LF in the trailers")
+        self._fed = self._fed[end + 1 :]
+        self._trailers += end + 1
+        if self._trailers > _TRAILER_LIMIT:
+            raise BadChunk("more trailers than that")
+        self.ended = end == 1
+        return True

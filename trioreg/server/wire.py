@@ -1,0 +1,235 @@
+"""A connection as the direct lane wants it: wait, then read or write without waiting.
+
+`PlainWire` is a TCP socket: reads go straight into a block, blobs leave by `sendfile`. `TlsWire` is a TLS
+stream: it reads and sends. Rule: whoever waits for the peer writes into `expires` until when, and a
+connection whose time has come is aborted by one watchdog for all (`server.connections`); so no wait needs
+a timer of its own, and only the peer's time is counted, not ours.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import time
+from typing import Protocol
+
+import trio
+
+from trioreg.pipeline.body import ClientDisconnected
+from trioreg.server.streams import GuardedStream
+from trioreg.storage.base import BlobReader, HasDescriptor
+
+# One turn of sendfile at most, so that others have theirs: 1 MiB takes about 0.2 ms.
+_SEND_WINDOW = 2**20
+
+NEVER = float("inf")
+_NOTHING = memoryview(b"")
+
+
+class Wire(Protocol):
+    """What the lane needs. Everything raises ClientDisconnected when the peer is gone."""
+
+    expires: float
+
+    async def readable(self, until: float | None = None) -> None:
+        """Wait until `receive` or `receive_into` has something. Cancelling loses nothing.
+
+        `until`: monotonic time at which the peer is given up; None is the stall limit from now.
+        """
+
+    def receive(self, limit: int) -> bytes | None:
+        """What has arrived, b"" at the end, None if nothing has."""
+
+    def receive_into(self, view: memoryview) -> int | None:
+        """Like `receive`, into a buffer."""
+
+    async def send(self, data: bytes) -> None: ...
+
+    async def send_blob(self, blob: BlobReader, start: int, end: int, piece: int) -> None: ...
+
+    async def finish(self) -> None:
+        """Say that we send no more, and let the peer read it before the connection is cut."""
+
+    def abort(self) -> None: ...
+
+
+class PlainWire:
+    """A connected, non-blocking TCP socket, which it owns. `stall`: seconds without a byte."""
+
+    def __init__(self, sock: socket.socket, stall: float):
+        self.sock = sock
+        self._stall = stall
+        self.expires = NEVER
+
+    async def readable(self, until: float | None = None) -> None:
+        self.expires = time.monotonic() + self._stall if until is None else until
+        try:
+            await trio.lowlevel.wait_readable(self.sock)
+        except (OSError, ValueError, trio.ClosedResourceError):
+            raise ClientDisconnected from None
+        finally:
+            self.expires = NEVER
+
+    def receive(self, limit: int) -> bytes | None:
+        try:
+            data = self.sock.recv(limit)
+        except BlockingIOError:
+            return None
+        except OSError:
+            raise ClientDisconnected from None
+        return data
+
+    def receive_into(self, view: memoryview) -> int | None:
+        try:
+            count = self.sock.recv_into(view)
+        except BlockingIOError:
+            return None
+        except OSError:
+            raise ClientDisconnected from None
+        return count
+
+    async def send(self, data: bytes) -> None:
+        view = memoryview(data)
+        while True:
+            try:
+                view = view[self.sock.send(view) :]
+            except BlockingIOError:
+                await self._writable()
+            except OSError:
+                raise ClientDisconnected from None
+            if not view:
+                return
+
+    async def send_blob(self, blob: BlobReader, start: int, end: int, piece: int) -> None:
+        if not isinstance(blob, HasDescriptor):
+            await _read_and_send(self, blob, start, end, piece)
+            return
+        source, target = blob.fileno(), self.sock.fileno()
+        while start < end:
+            window = min(_SEND_WINDOW, end - start)
+            if not _is_cached(source, start, window):
+                # A disk that has to look for the bytes must not stop the loop (T10).
+                await trio.to_thread.run_sync(_warm, source, start, window)
+            try:
+                count = os.sendfile(target, source, start, window)
+            except BlockingIOError:
+                await self._writable()
+                continue
+            except OSError:
+                raise ClientDisconnected from None
+            if not count:
+                raise EOFError("a blob is shorter than it was")
+            start += count
+            if start < end:
+                await self._writable()
+
+    async def finish(self) -> None:
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            return
+
+    def abort(self) -> None:
+        try:
+            self.sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            return
+
+    async def _writable(self) -> None:
+        self.expires = time.monotonic() + self._stall
+        try:
+            await trio.lowlevel.wait_writable(self.sock)
+        except (OSError, ValueError, trio.ClosedResourceError):
+            raise ClientDisconnected from None
+        finally:
+            self.expires = NEVER
+
+
+class TlsWire:
+    """A TLS stream over a `GuardedStream`, which has the stall limit of sends."""
+
+    def __init__(self, stream: trio.abc.Stream, below: GuardedStream, stall: float):
+        self._stream = stream
+        self._below = below
+        self._stall = stall
+        self._pending = _NOTHING
+        self._ended = False
+        self.expires = NEVER
+
+    async def readable(self, until: float | None = None) -> None:
+        if self._pending or self._ended:
+            await trio.lowlevel.checkpoint()
+            return
+        self.expires = time.monotonic() + self._stall if until is None else until
+        try:
+            data = await self._stream.receive_some()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise ClientDisconnected from None
+        finally:
+            self.expires = NEVER
+        self._pending = memoryview(data)
+        self._ended = not data
+
+    def receive(self, limit: int) -> bytes | None:
+        if not self._pending:
+            return b"" if self._ended else None
+        data, self._pending = bytes(self._pending[:limit]), self._pending[limit:]
+        return data
+
+    def receive_into(self, view: memoryview) -> int | None:
+        if not self._pending:
+            return 0 if self._ended else None
+        count = min(len(view), len(self._pending))
+        view[:count] = self._pending[:count]
+        self._pending = self._pending[count:]
+        return count
+
+    async def send(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            try:
+                await self._stream.send_all(view[:_SEND_WINDOW])
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                raise ClientDisconnected from None
+            view = view[_SEND_WINDOW:]
+
+    async def send_blob(self, blob: BlobReader, start: int, end: int, piece: int) -> None:
+        await _read_and_send(self, blob, start, end, piece)
+
+    async def finish(self) -> None:
+        try:
+            await self._stream.aclose()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return
+
+    def abort(self) -> None:
+        self._below.abort()
+
+
+async def _read_and_send(wire: Wire, blob: BlobReader, start: int, end: int, piece: int) -> None:
+    while start < end:
+        data = await blob.read(start, min(piece, end - start))
+        if not data:
+            raise EOFError("a blob is shorter than it was")
+        await wire.send(data)
+        start += len(data)
+
+
+def _is_cached(descriptor: int, start: int, length: int) -> bool:
+    """Whether the first and the last byte of a window are in the page cache (preadv2(2), RWF_NOWAIT)."""
+    try:
+        for offset in (start, start + length - 1):
+            os.preadv(descriptor, [bytearray(1)], offset, os.RWF_NOWAIT)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        # A filesystem that cannot tell: then every window goes through a thread.
+        return error.errno not in (errno.EOPNOTSUPP, errno.EINVAL)
+    return True
+
+
+def _warm(descriptor: int, start: int, length: int) -> None:
+    """Bring a window into the page cache."""
+    os.posix_fadvise(descriptor, start, length, os.POSIX_FADV_WILLNEED)
+    os.pread(descriptor, length, start)
