@@ -4,18 +4,20 @@ Rule: what is saved is engine-neutral, so that any worker with any engine contin
 chaining words in big-endian, the length in bytes as 16 bytes big-endian, then the tail of
 ``length % block`` bytes that were not compressed yet (FIPS 180-4, section 6.2.2).
 
-Engines, best first: OpenSSL's `SHA256_CTX` through ctypes (hashlib's speed; hashlib itself cannot be
-saved), and hashlib, whose `save` is None: an upload then re-reads what is on disk once when it resumes.
+Engines, best first: the compiled `_engine` (its states can also be hashed side by side); OpenSSL's
+`SHA256_CTX` through ctypes (hashlib's speed; hashlib itself cannot be saved); and hashlib, whose `save` is
+None: an upload then re-reads what is on disk once when it resumes.
 """
 
 from __future__ import annotations
 
 import ctypes
 import hashlib
+import os
 import struct
 from collections.abc import Callable
 from functools import cache
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 from trioreg.oci.digest import Algorithm
 
@@ -154,6 +156,10 @@ class HashlibState:
 
 
 def new_state(algorithm: Algorithm) -> DigestState:
+    native = native_engine()
+    if native is not None:
+        fresh: DigestState = native.State(algorithm)
+        return fresh
     return OpensslState(algorithm) if openssl_works() else HashlibState(algorithm)
 
 
@@ -163,7 +169,32 @@ def load_state(algorithm: Algorithm, saved: bytes) -> DigestState | None:
     Raises ValueError for bytes that are no saved state.
     """
     _split(_LAYOUTS[algorithm], saved)
+    native = native_engine()
+    if native is not None:
+        resumed: DigestState = native.State.load(algorithm, saved)
+        return resumed
     return OpensslState.load(algorithm, saved) if openssl_works() else None
+
+
+@cache
+def native_engine() -> Any:
+    """The module `_engine`, told where OpenSSL is; None where it was not built.
+
+    ``TRIOREG_TEST_NO_ENGINE=1`` leaves it out, so that tests can run what serves without a compiler.
+    """
+    if os.environ.get("TRIOREG_TEST_NO_ENGINE"):
+        return None
+    try:
+        from trioreg.pipeline import _engine
+    except ImportError:
+        return None
+    if openssl_works():
+        addresses = [
+            ctypes.cast(cast(Any, _openssl(algorithm).update), ctypes.c_void_p).value or 0
+            for algorithm in _LAYOUTS
+        ]
+        _engine.set_openssl(*addresses)
+    return _engine
 
 
 @cache

@@ -5,6 +5,9 @@
     body ─ready, fill─▶ _Intake (one block) ─▶ digest ─▶ [channel of 0] ─▶ write ─▶ upload
                             ▲ block from the budget                    └─ block back to the budget
 
+    with the native engine and a local file:     ─▶ submit ─▶ [channel of 0] ─▶ settle
+                                                      └▶ engine: hash, then write ─▶ ┘
+
 Rules:
 
 - At most three blocks a transfer: one being filled, one in the digest, one being written. Both joints
@@ -27,9 +30,9 @@ import trio
 from trioreg.oci.errors import ErrorCode, RegistryError
 from trioreg.pipeline.body import Body
 from trioreg.pipeline.budget import Block, Budget
-from trioreg.pipeline.digests import DigestState
-from trioreg.pipeline.engine import DigestEngine
-from trioreg.storage.base import Checkpoint, StorageError, Upload
+from trioreg.pipeline.digests import DigestState, load_state
+from trioreg.pipeline.engine import Engine, Job, NativeEngine
+from trioreg.storage.base import Checkpoint, StorageError, Upload, WritesByDescriptor
 
 # Three blocks at 1 MB/s, and some: a disk slower than that is broken.
 DRAIN_SECONDS = 30.0
@@ -51,7 +54,7 @@ class Pump:
     """What all transfers share. `sync_every`: bytes between durable checkpoints inside an upload."""
 
     budget: Budget
-    engine: DigestEngine
+    engine: Engine
     sync_every: int
 
     async def run(self, body: Body, upload: Upload, reached: Reached, expected: int | None) -> None:
@@ -102,11 +105,19 @@ class _Flow:
 
     async def digest_and_write(self) -> None:
         """The other two stages; they outlive the first by the blocks that it received."""
+        engine, descriptor = self._pump.engine, None
+        if isinstance(engine, NativeEngine) and isinstance(self._upload, WritesByDescriptor):
+            descriptor = self._upload.write_descriptor()
         with self._drain:
             async with trio.open_nursery() as nursery:
-                send, receive = trio.open_memory_channel[tuple[Block, DigestState]](0)
-                nursery.start_soon(self._digest, send)
-                nursery.start_soon(self._write, receive)
+                if isinstance(engine, NativeEngine) and descriptor is not None:
+                    jobs, done = trio.open_memory_channel[tuple[Block, Job]](0)
+                    nursery.start_soon(self._submit, engine, descriptor, jobs)
+                    nursery.start_soon(self._settle, done)
+                else:
+                    send, receive = trio.open_memory_channel[tuple[Block, DigestState]](0)
+                    nursery.start_soon(self._digest, send)
+                    nursery.start_soon(self._write, receive)
 
     def give_back(self) -> None:
         """Return the block that the receiver filled and nobody took."""
@@ -131,10 +142,45 @@ class _Flow:
                     count = block.end
                 finally:
                     self._pump.budget.release(block)
-                before = self._reached.offset
-                self._reached.offset, self._reached.state = before + count, state
-                if before // self._pump.sync_every != self._reached.offset // self._pump.sync_every:
-                    await self._upload.checkpoint(self._reached.checkpoint(), sync=True)
+                await self._advance(count, state)
+
+    async def _submit(
+        self, engine: NativeEngine, descriptor: int, send: trio.MemorySendChannel[tuple[Block, Job]]
+    ) -> None:
+        """Digest and write in one: the engine hashes a block after the one before, and then writes it."""
+        state, offset = self._reached.state.copy(), self._reached.offset
+        with send:
+            while (block := await self._intake.take()) is not None:
+                job = engine.submit(state, block.view, block.end, descriptor, offset)
+                offset += block.end
+                try:
+                    await send.send((block, job))
+                except BaseException:
+                    await job.ended()
+                    self._pump.budget.release(block)
+                    raise
+
+    async def _settle(self, receive: trio.MemoryReceiveChannel[tuple[Block, Job]]) -> None:
+        upload = self._upload
+        assert isinstance(upload, WritesByDescriptor)
+        with receive:
+            async for block, job in receive:
+                await job.ended()
+                count = block.end
+                self._pump.budget.release(block)
+                job.check()
+                upload.wrote(count)
+                assert job.saved is not None
+                state = load_state(self._upload.info.algorithm, job.saved)
+                assert state is not None
+                await self._advance(count, state)
+
+    async def _advance(self, count: int, state: DigestState) -> None:
+        """`count` more bytes are written and `state` is over all of them."""
+        before, every = self._reached.offset, self._pump.sync_every
+        self._reached.offset, self._reached.state = before + count, state
+        if before // every != self._reached.offset // every:
+            await self._upload.checkpoint(self._reached.checkpoint(), sync=True)
 
     def _wrong_size(self, received: int) -> RegistryError:
         return RegistryError(ErrorCode.SIZE_INVALID, {"expected": self._expected, "received": received})

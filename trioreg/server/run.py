@@ -17,7 +17,7 @@ from trioreg import logs
 from trioreg.api import Service
 from trioreg.config import Address, Config
 from trioreg.pipeline.budget import Budget, ByteGate, Share
-from trioreg.pipeline.engine import DigestEngine
+from trioreg.pipeline.engine import Engine, best_engine
 from trioreg.pipeline.pump import Pump
 from trioreg.registry import Storage, build_registry
 from trioreg.server.connections import Connections
@@ -51,7 +51,8 @@ async def serve(config: Config, *, task_status: trio.TaskStatus[int] = trio.TASK
     share = Share(config.memory_front)
     manifests = _MANIFESTS_AT_ONCE * config.manifest_max_bytes
     budget = Budget(config.memory_budget - manifests, config.memory_block)
-    service = _service(config, budget, ByteGate(manifests))
+    engine = best_engine()
+    service = _service(config, budget, engine, ByteGate(manifests))
     access = logs.AccessLog(enabled=config.log_access)
     front = _QuartFront(config, service, share, access)
     connections = Connections(
@@ -67,6 +68,7 @@ async def serve(config: Config, *, task_status: trio.TaskStatus[int] = trio.TASK
     gc.collect()
     gc.freeze()
     async with trio.open_nursery() as background:
+        background.start_soon(engine.run)
         background.start_soon(_every, _TRIM_SECONDS, budget.trim)
         background.start_soon(_every, _LOG_SECONDS, access.flush)
         await _listen(config, connections, task_status)
@@ -136,12 +138,12 @@ def _settle_process() -> None:
         mallopt(_MALLOC_ARENA_MAX, 2)
 
 
-def _service(config: Config, budget: Budget, manifest_gate: ByteGate) -> Service:
+def _service(config: Config, budget: Budget, engine: Engine, manifest_gate: ByteGate) -> Service:
     storage = _open_storage(config)
     registry = build_registry(
         storage,
         storage,
-        Pump(budget, DigestEngine(), config.upload_checkpoint_bytes),
+        Pump(budget, engine, config.upload_checkpoint_bytes),
         lease_wait=config.upload_lease_wait,
         cache_bytes=config.memory_cache // 2,
         manifest_max=config.manifest_max_bytes,

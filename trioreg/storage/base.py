@@ -16,6 +16,8 @@ Rules every driver keeps, and `tests/storage/` proves:
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import AsyncIterator, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -50,6 +52,15 @@ class UploadNotFound(StorageError):
 
 class UploadBusy(StorageError):
     pass
+
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+def storage_failure(doing: str, number: int) -> StorageError:
+    """What an errno of the disk means: StorageFull or StorageError."""
+    kind = StorageFull if number in _FULL else StorageError
+    return kind(f"{doing}: {os.strerror(number)}")
 
 
 class Checkpoint(NamedTuple):
@@ -127,6 +138,17 @@ class HasDescriptor(Protocol):
     """A reader or upload that is a local file (sendfile, direct writes)."""
 
     def fileno(self) -> int: ...
+
+
+@runtime_checkable
+class WritesByDescriptor(Protocol):
+    """An upload on a local file that an engine may write itself, a batch of uploads in one call."""
+
+    def write_descriptor(self) -> int | None:
+        """Where to write, from `info.offset` on; None if the store wants its own `write` called."""
+
+    def wrote(self, count: int) -> None:
+        """That many bytes were written at the offset, which moves."""
 
 
 class BlobStore(Protocol):

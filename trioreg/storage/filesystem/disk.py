@@ -17,9 +17,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from trioreg.storage.base import StorageError, StorageFull
+from trioreg.storage.base import storage_failure
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _temporary_names = itertools.count()
 
 # Directories known to be durable in their parents: 2 × 256 of blobs, and the busiest repositories'.
@@ -35,8 +34,7 @@ def storage_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        kind = StorageFull if error.errno in _FULL else StorageError
-        raise kind(f"{doing}: {error.strerror or error}") from error
+        raise storage_failure(doing, error.errno or errno.EIO) from error
 
 
 class Disk:
@@ -85,6 +83,11 @@ class Disk:
 
     def touch(self, path: Path) -> None:
         os.utime(path)
+
+    @property
+    def plain_writes(self) -> bool:
+        """Whether `pwrite` is the system's own, so that an engine may call that itself."""
+        return type(self).pwrite is Disk.pwrite
 
     # Compositions of the calls above.
 

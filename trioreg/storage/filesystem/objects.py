@@ -16,6 +16,7 @@ from typing import TypeVar, TypeVarTuple
 
 import trio
 
+from trioreg.storage.base import StorageError
 from trioreg.storage.filesystem.disk import TEMPORARY_PREFIX, Disk, storage_errors
 from trioreg.storage.lru import ByteLru
 
@@ -93,7 +94,16 @@ class FilesystemObjects:
         return found
 
     def _delete_if_equal(self, path: Path, value: bytes) -> bool:
-        """Take the value away under another name, look at it, and put back what is not meant."""
+        """Take the value away under another name, look at it, and put back what is not meant.
+
+        Looking before keeps every other value where it is: only one that is set between the look and the
+        rename is ever moved.
+        """
+        try:
+            if path.read_bytes() != value:
+                return False
+        except (FileNotFoundError, NotADirectoryError):
+            return False
         aside = path.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{time.monotonic_ns()}"
         try:
             self._disk.rename(path, aside)
@@ -124,6 +134,8 @@ def _stamp(path: Path) -> tuple[Hashable | None, bool]:
         status = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return None, False
+    except OSError as error:
+        raise StorageError(f"looking for an object: {error.strerror or error}") from error
     settled = time.time_ns() - status.st_mtime_ns > _SETTLED_NS
     return (status.st_ino, status.st_mtime_ns, status.st_size), settled
 

@@ -145,7 +145,9 @@ class FilesystemStorage(FilesystemObjects):
                 saved = uploads.read_record(directory)
                 data = uploads.open_data(directory)
             try:
-                yield FilesystemUpload(self._root, directory, self._disk, saved, self._boot, data)
+                with storage_errors("opening an upload"):
+                    session = FilesystemUpload(self._root, directory, self._disk, saved, self._boot, data)
+                yield session
             finally:
                 os.close(data)
         finally:

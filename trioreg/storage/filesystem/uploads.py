@@ -52,8 +52,11 @@ class FilesystemUpload:
     def resumed(self) -> Checkpoint:
         return self._resumed
 
-    def fileno(self) -> int:
-        return self._data
+    def write_descriptor(self) -> int | None:
+        return self._data if self._disk.plain_writes else None
+
+    def wrote(self, count: int) -> None:
+        self._offset += count
 
     async def write(self, data: memoryview) -> None:
         with storage_errors("writing an upload"):
