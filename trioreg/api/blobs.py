@@ -7,6 +7,7 @@ from trioreg.api.service import Service
 from trioreg.oci.digest import Digest
 from trioreg.oci.operations import GetBlob
 from trioreg.oci.ranges import ByteRange, parse_range
+from trioreg.storage.base import BlobReader
 
 
 async def get(service: Service, operation: GetBlob, exchange: Exchange) -> Reply:
@@ -18,24 +19,33 @@ async def get(service: Service, operation: GetBlob, exchange: Exchange) -> Reply
         if matches(exchange.headers.get("if-none-match"), digest):
             return empty_reply(304, _validators(digest))
         return Reply(200, {"Content-Length": str(size), **_headers(digest)})
+    data = await blobs.small(name, digest)
+    if data is not None:
+        return _reply(exchange, digest, data)
     reader = await blobs.open(name, digest)
     try:
-        if matches(exchange.headers.get("if-none-match"), digest):
-            reader.close()
-            return empty_reply(304, _validators(digest))
-        part = _range(exchange, digest, reader.size)
+        data = await blobs.remember(digest, reader)
+        reply = _reply(exchange, digest, reader if data is None else data)
     except BaseException:
         reader.close()
         raise
-    if part is None:
-        headers = {"Content-Length": str(reader.size), **_headers(digest)}
-        return Reply(200, headers, BlobSlice(reader, 0, reader.size))
-    headers = {
-        "Content-Length": str(part.length),
-        "Content-Range": f"bytes {part.start}-{part.end - 1}/{reader.size}",
-        **_headers(digest),
-    }
-    return Reply(206, headers, BlobSlice(reader, part.start, part.end))
+    if not isinstance(reply.content, BlobSlice):
+        reader.close()
+    return reply
+
+
+def _reply(exchange: Exchange, digest: Digest, source: bytes | BlobReader) -> Reply:
+    """The blob, the part that was asked for, or the word that the client has it. Owns no reader yet."""
+    if matches(exchange.headers.get("if-none-match"), digest):
+        return empty_reply(304, _validators(digest))
+    size = len(source) if isinstance(source, bytes) else source.size
+    part = _range(exchange, digest, size)
+    start, end = part or (0, size)
+    headers = {"Content-Length": str(end - start), **_headers(digest)}
+    if part is not None:
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
+    content = source[start:end] if isinstance(source, bytes) else BlobSlice(source, start, end)
+    return Reply(200 if part is None else 206, headers, content)
 
 
 def matches(if_none_match: str | None, digest: Digest) -> bool:

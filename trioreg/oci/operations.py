@@ -25,6 +25,7 @@ Endpoints (spec.md, "Endpoints")::
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 from urllib.parse import parse_qsl, unquote
 
@@ -169,6 +170,21 @@ def parse_operation(method: str, path: str, query: str) -> Operation:
     Raises PATH_UNKNOWN (404), METHOD_UNSUPPORTED (405 with ``Allow``), or the error of the first name,
     tag, digest, upload id or number that is not one.
     """
+    if len(path) + len(query) <= _REMEMBERED_LENGTH:
+        return _parse_remembered(method, path, query)
+    return _parse(method, path, query)
+
+
+# Clients ask for the same things again; a thousand of them take about half a megabyte.
+_REMEMBERED_LENGTH = 300
+
+
+@lru_cache(maxsize=1024)
+def _parse_remembered(method: str, path: str, query: str) -> Operation:
+    return _parse(method, path, query)
+
+
+def _parse(method: str, path: str, query: str) -> Operation:
     if not is_ours(path):
         raise RegistryError(ErrorCode.PATH_UNKNOWN)
     segments = [_unescape(segment) for segment in path.split("/")[2:]]

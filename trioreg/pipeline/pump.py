@@ -207,7 +207,11 @@ class _Intake:
     def filled(self, count: int) -> None:
         assert self._block is not None
         self._block.end += count
-        self._notify()
+        if self._block.end:
+            self._notify()
+        else:
+            # Nothing had arrived after all, and the receiver will wait: not with a block.
+            self.abandon()
 
     async def take(self) -> Block | None:
         """Whatever has been filled, as soon as there is anything; None at the end."""
@@ -225,7 +229,7 @@ class _Intake:
         self._notify()
 
     def abandon(self) -> None:
-        """Nobody will take any more: the block goes back."""
+        """The block in the joint goes back."""
         if self._block is not None:
             self._budget.release(self._block)
             self._block = None

@@ -12,6 +12,7 @@ from trioreg.registry.manifests import Manifests
 from trioreg.registry.uploads import Uploads
 from trioreg.storage.base import BlobStore, ObjectStore
 from trioreg.storage.catalog import Catalog
+from trioreg.storage.lru import ByteLru
 
 
 class Storage(BlobStore, ObjectStore, Protocol):
@@ -41,10 +42,11 @@ def build_registry(
 ) -> Registry:
     """Put a registry together over any pair of drivers."""
     catalog = Catalog(objects)
+    contents: ByteLru[bytes] = ByteLru(cache_bytes)
     return Registry(
-        blobs=Blobs(blobs, catalog),
+        blobs=Blobs(blobs, catalog, contents),
         uploads=Uploads(blobs, catalog, pump, lease_wait),
-        manifests=Manifests(blobs, catalog, cache_bytes),
+        manifests=Manifests(blobs, catalog, contents),
         manifest_gate=manifest_gate,
         manifest_max=manifest_max,
     )

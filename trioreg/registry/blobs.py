@@ -12,12 +12,19 @@ from trioreg.oci.names import RepositoryName
 from trioreg.registry.failures import answers
 from trioreg.storage.base import BlobReader, BlobStore
 from trioreg.storage.catalog import Catalog
+from trioreg.storage.lru import ByteLru
+
+# Configs and other small blobs: what a manifest is to the cache. A read of so much may be inline.
+SMALL_BYTES = 16 * 1024
 
 
 class Blobs:
-    def __init__(self, store: BlobStore, catalog: Catalog):
+    """`contents` keeps small blobs by digest; it is shared with the manifests."""
+
+    def __init__(self, store: BlobStore, catalog: Catalog, contents: ByteLru[bytes]):
         self._store = store
         self._catalog = catalog
+        self._contents = contents
 
     @answers
     async def size(self, name: RepositoryName, digest: Digest) -> int:
@@ -27,6 +34,21 @@ class Blobs:
         if size is None:
             raise _unknown(digest)
         return size
+
+    @answers
+    async def small(self, name: RepositoryName, digest: Digest) -> bytes | None:
+        """The bytes of a blob that is in the cache; None: `open` it. Raises BLOB_UNKNOWN."""
+        await self._must_link(name, digest)
+        return self._contents.get(digest)
+
+    @answers
+    async def remember(self, digest: Digest, blob: BlobReader) -> bytes | None:
+        """The bytes of an open blob, if it is small; they are in the cache from now on."""
+        if blob.size > SMALL_BYTES:
+            return None
+        data = await blob.read(0, blob.size)
+        self._contents.put(digest, data, len(data))
+        return data
 
     @answers
     async def open(self, name: RepositoryName, digest: Digest) -> BlobReader:

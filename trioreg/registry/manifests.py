@@ -45,12 +45,12 @@ class PushedManifest(NamedTuple):
 
 
 class Manifests:
-    """`cache_bytes` bounds what is kept in memory."""
+    """`contents` keeps manifests by digest; it is shared with small blobs."""
 
-    def __init__(self, store: BlobStore, catalog: Catalog, cache_bytes: int):
+    def __init__(self, store: BlobStore, catalog: Catalog, contents: ByteLru[bytes]):
         self._store = store
         self._catalog = catalog
-        self._bodies: ByteLru[bytes] = ByteLru(cache_bytes)
+        self._contents = contents
         self._one_large = trio.Lock()
 
     @answers
@@ -82,7 +82,7 @@ class Manifests:
             await self._catalog.link_manifest(name, digest, manifest.media_type)
             if not isinstance(reference, Digest):
                 await self._catalog.set_tag(name, reference, digest)
-        self._bodies.put(digest, data, len(data))
+        self._contents.put(digest, data, len(data))
         return PushedManifest(digest, manifest.subject)
 
     @answers
@@ -97,8 +97,9 @@ class Manifests:
             raise await self._unknown(name, reference)
         manifest = parse_manifest(await self._body(reference), media_type)
         async with unbroken():
-            await self._catalog.unlink_manifest(name, reference)
+            # Tags first: were we to die in between, the client can ask again, and no tag points at nothing.
             await self._catalog.delete_tags_of(name, reference)
+            await self._catalog.unlink_manifest(name, reference)
             if manifest.subject is not None:
                 await self._catalog.remove_referrer(name, manifest.subject, reference)
 
@@ -131,7 +132,7 @@ class Manifests:
         return referrers_index(descriptors)
 
     def cache_statistics(self) -> CacheStatistics:
-        return self._bodies.statistics()
+        return self._contents.statistics()
 
     async def _read(
         self, reference: Tag | Digest, content_type: str | None, data: bytes
@@ -150,14 +151,14 @@ class Manifests:
         return digest
 
     async def _body(self, digest: Digest) -> bytes:
-        data = self._bodies.get(digest)
+        data = self._contents.get(digest)
         if data is None:
             blob = await self._store.open_blob(digest)
             try:
                 data = await blob.read(0, blob.size)
             finally:
                 blob.close()
-            self._bodies.put(digest, data, len(data))
+            self._contents.put(digest, data, len(data))
         return data
 
     async def _check_needs(self, name: RepositoryName, manifest: Manifest) -> None:

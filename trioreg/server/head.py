@@ -40,12 +40,10 @@ class BadHead(Exception):
 
 
 @dataclass(slots=True)
-class Head:
-    """A request without its body. `length` is None for a chunked body; `target` is as it stood."""
+class Fields:
+    """The header of a request, read once. `length` is None for a chunked body."""
 
-    method: str
-    target: str
-    version: tuple[int, int]
+    raw: bytes
     headers: dict[str, str]
     length: int | None
     expects_continue: bool
@@ -53,16 +51,37 @@ class Head:
     upgrade: bool
 
 
-def parse_head(data: bytes) -> Head:
-    """Read a head that ends with `HEAD_END`. Raises BadHead."""
+@dataclass(slots=True)
+class Head:
+    """A request without its body; `target` is as it stood."""
+
+    method: str
+    target: str
+    version: tuple[int, int]
+    fields: Fields
+
+
+def parse_head(data: bytes, before: Fields | None = None) -> Head:
+    """Read a head that ends with `HEAD_END`. Raises BadHead.
+
+    `before`: the header that this connection sent last; clients repeat it to the letter.
+    """
     line = _REQUEST_LINE.match(data)
     if line is None:
         raise BadHead(400, "not an HTTP request")
-    fields = data[line.end() : -2]
-    if _FIELD_LINES.fullmatch(fields) is None:
+    method, target, major, minor = line.groups()
+    version = (int(major), int(minor))
+    raw = data[line.end() : -2]
+    if before is not None and before.raw == raw and version == (1, 1):
+        return Head(method.decode("ascii"), target.decode("ascii"), version, before)
+    return Head(method.decode("ascii"), target.decode("ascii"), version, _parse_fields(raw, version))
+
+
+def _parse_fields(raw: bytes, version: tuple[int, int]) -> Fields:
+    if _FIELD_LINES.fullmatch(raw) is None:
         raise BadHead(400, "malformed header")
     headers: dict[str, str] = {}
-    for field in fields.decode("latin-1").split("\r\n")[:-1]:
+    for field in raw.decode("latin-1").split("\r\n")[:-1]:
         name, _, value = field.partition(":")
         name, value = name.lower(), value.strip(" \t")
         if name in headers:
@@ -70,14 +89,11 @@ def parse_head(data: bytes) -> Head:
                 raise BadHead(400, f"more than one {name}")
             value = f"{headers[name]}, {value}"
         headers[name] = value
-    version = (int(line[3]), int(line[4]))
     if "host" not in headers and version >= (1, 1):
         raise BadHead(400, "no host")
     connection = headers.get("connection", "").lower()
-    return Head(
-        method=line[1].decode("ascii"),
-        target=line[2].decode("ascii"),
-        version=version,
+    return Fields(
+        raw=raw,
         headers=headers,
         length=_body_length(headers, version),
         expects_continue=headers.get("expect", "").lower() == "100-continue",

@@ -41,8 +41,16 @@ class HypercornFront:
 
     async def serve(self, stream: trio.abc.Stream) -> None:
         """Speak HTTP on a plain or TLS stream until either side closes it."""
-        await TCPServer(self._app, self._config, self._context, ConnectionState({}), stream)  # type: ignore[arg-type]
+        await _Connection(self._app, self._config, self._context, ConnectionState({}), stream)  # type: ignore[arg-type]
 
     async def stop(self) -> None:
         """Idle connections close now, others after the request that they are in."""
         await self._context.terminated.set()
+
+
+class _Connection(TCPServer):
+    """Ends when its peer does; Hypercorn's own waits on for the idle timeout, with all it holds."""
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        await self.idle_task.stop()

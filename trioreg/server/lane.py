@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from email.utils import formatdate
+from functools import cache, lru_cache
 from http import HTTPStatus
 from itertools import count
 
@@ -27,7 +28,7 @@ from trioreg.oci.errors import ErrorCode, RegistryError
 from trioreg.oci.operations import is_ours
 from trioreg.pipeline.body import ClientDisconnected
 from trioreg.pipeline.budget import Share
-from trioreg.server.head import HEAD_END, BadHead, Head, parse_head
+from trioreg.server.head import HEAD_END, BadHead, Fields, Head, parse_head
 from trioreg.server.lane_body import ChunkedBody, LengthBody
 from trioreg.server.wire import Wire
 
@@ -103,18 +104,20 @@ class _Connection:
 
     async def run(self) -> bytes | None:
         """Requests one after the other; unread bytes if the connection is to be served elsewhere."""
+        fields: Fields | None = None
         for number in count(1):
             try:
                 data = await self._read_head()
                 if data is None:
                     return None
-                head = parse_head(data)
+                head = parse_head(data, fields)
+                fields = head.fields
             except BadHead as bad:
                 if self._unread.startswith(b"PRI * HTTP/2.0\r\n"):
                     return self._unread
                 await self._refuse(bad)
                 return None
-            if head.version != (1, 1) or head.upgrade or not is_ours(head.target.partition("?")[0]):
+            if head.version != (1, 1) or fields.upgrade or not is_ours(head.target.partition("?")[0]):
                 return data + self._unread
             if not await self._exchange(head):
                 await self._close()
@@ -162,23 +165,24 @@ class _Connection:
         lane, wire = self._lane, self.wire
         started = time.monotonic()
         path, _, query = head.target.partition("?")
+        fields = head.fields
         body: LengthBody | ChunkedBody
-        if head.length is None:
-            body = ChunkedBody(wire, self._unread, lane.share, expects_continue=head.expects_continue)
+        if fields.length is None:
+            body = ChunkedBody(wire, self._unread, lane.share, expects_continue=fields.expects_continue)
         else:
-            body = LengthBody(wire, head.length, self._unread, expects_continue=head.expects_continue)
+            body = LengthBody(wire, fields.length, self._unread, expects_continue=fields.expects_continue)
         request_id = lane.next_request_id()
         logs.request_id.set(request_id)
-        exchange = Exchange(head.method, path, query, head.headers, body, request_id)
+        exchange = Exchange(head.method, path, query, fields.headers, body, request_id)
         status, sent = 499, 0
         try:
-            if head.length == 0:
+            if fields.length == 0:
                 reply = await answer(lane.service, exchange)
             else:
                 with lane.share.taken():
                     reply = await answer(lane.service, exchange)
             try:
-                goes_on = head.keep_alive and not lane.stopping and await self._discard(body)
+                goes_on = fields.keep_alive and not lane.stopping and await self._discard(body)
                 status = reply.status
                 sent = await self._send(reply, request_id, goes_on, head_only=head.method == "HEAD")
             finally:
@@ -213,10 +217,11 @@ class _Connection:
 
     async def _send(self, reply: Reply, request_id: str, goes_on: bool, *, head_only: bool) -> int:
         """Bytes of content that were sent."""
-        lines = [f"HTTP/1.1 {reply.status} {_REASONS.get(reply.status, '')}\r\n"]
-        lines += [f"{name}: {value}\r\n" for name, value in reply.headers.items()]
-        lines.append(f"X-Request-Id: {request_id}\r\nDate: {_date(int(time.time()))}\r\n")
-        lines.append("\r\n" if goes_on else "Connection: close\r\n\r\n")
+        lines = [_status_line(reply.status)]
+        for name, value in reply.headers.items():
+            lines += (name, ": ", value, "\r\n")
+        lines += ("X-Request-Id: ", request_id, "\r\nDate: ", _date(int(time.time())))
+        lines.append("\r\n\r\n" if goes_on else "\r\nConnection: close\r\n\r\n")
         head = "".join(lines).encode("latin-1")
         content = reply.content
         if isinstance(content, BlobSlice):
@@ -251,12 +256,12 @@ class _Connection:
                 left -= len(data)
 
 
-_date_cache = (0, "")
+@cache
+def _status_line(status: int) -> str:
+    return f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\n"
 
 
+@lru_cache(maxsize=2)
 def _date(now: int) -> str:
     """RFC 9110, 6.6.1; made once a second."""
-    global _date_cache
-    if _date_cache[0] != now:
-        _date_cache = (now, formatdate(now, usegmt=True))
-    return _date_cache[1]
+    return formatdate(now, usegmt=True)

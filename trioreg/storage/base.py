@@ -199,7 +199,10 @@ class ObjectStore(Protocol):
         """Set atomically and durably."""
 
     async def put_if_absent(self, key: str, value: bytes) -> bool:
-        """Set unless there is a value; whether it was set. Of two at once one wins."""
+        """Set unless there is a value; whether it was set. Of two at once one wins.
+
+        Either way there is a durable value when it returns.
+        """
 
     async def delete(self, key: str) -> bool:
         """Whether there was a value. Durable."""

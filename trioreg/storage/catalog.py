@@ -7,7 +7,7 @@ in one order, and the link that makes content visible comes last; on delete the 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 import trio
 
@@ -15,18 +15,22 @@ from trioreg.oci.digest import ALGORITHMS, Digest, parse_digest
 from trioreg.oci.names import RepositoryName, Tag
 from trioreg.storage import layout
 from trioreg.storage.base import ObjectStore
+from trioreg.storage.lru import ByteLru
+
+# Media types of some thousand manifests, each with the stamp of its link.
+_TYPES_BYTES = 1024 * 1024
 
 
 class Catalog:
     def __init__(self, objects: ObjectStore):
         self._objects = objects
+        self._types: ByteLru[tuple[Hashable, str]] = ByteLru(_TYPES_BYTES)
 
     # Layer links: which blobs a repository may serve.
 
     async def link_blob(self, name: RepositoryName, digest: Digest) -> None:
-        key = layout.layer_link(name, digest)
-        if await self._objects.stamp(key) is None:
-            await self._objects.put(key, str(digest).encode())
+        """Durable when it returns, also where the link was there: its writer may have died too early."""
+        await self._objects.put_if_absent(layout.layer_link(name, digest), str(digest).encode())
 
     async def has_blob(self, name: RepositoryName, digest: Digest) -> bool:
         return await self._objects.stamp(layout.layer_link(name, digest)) is not None
@@ -38,22 +42,34 @@ class Catalog:
 
     async def link_manifest(self, name: RepositoryName, digest: Digest, media_type: str) -> None:
         """Make a stored manifest visible by its digest."""
-        type_key = layout.revision_media_type(name, digest)
-        if await self._objects.get(type_key) != media_type.encode():
+        type_key, link_key = layout.revision_media_type(name, digest), layout.revision_link(name, digest)
+        changed = await self._objects.get(type_key) != media_type.encode()
+        if changed:
             await self._objects.put(type_key, media_type.encode())
-        link_key = layout.revision_link(name, digest)
-        if await self._objects.stamp(link_key) is None:
+        # The link is written anew with another type, because its stamp stands for the type below. Else it is
+        # made sure of: whoever wrote it may have died before it was durable.
+        if changed:
             await self._objects.put(link_key, str(digest).encode())
+        else:
+            await self._objects.put_if_absent(link_key, str(digest).encode())
 
     async def has_manifest(self, name: RepositoryName, digest: Digest) -> bool:
         return await self._objects.stamp(layout.revision_link(name, digest)) is not None
 
     async def manifest_media_type(self, name: RepositoryName, digest: Digest) -> str | None:
         """None if the repository does not have the manifest."""
-        if not await self.has_manifest(name, digest):
+        stamp = await self._objects.stamp(layout.revision_link(name, digest))
+        if stamp is None:
             return None
+        known = self._types.get((name, digest))
+        if known is not None and known[0] == stamp:
+            return known[1]
         value = await self._objects.get(layout.revision_media_type(name, digest))
-        return value.decode() if value is not None else None
+        if value is None:
+            return None
+        media_type = value.decode()
+        self._types.put((name, digest), (stamp, media_type), len(name) + len(media_type))
+        return media_type
 
     async def unlink_manifest(self, name: RepositoryName, digest: Digest) -> bool:
         found = await self._objects.delete(layout.revision_link(name, digest))

@@ -53,10 +53,13 @@ class AsgiBody:
 
     async def discard(self, limit: int, seconds: float) -> bool:
         """Read on without keeping, at most `limit` bytes in `seconds`; whether the body has ended."""
-        with trio.move_on_after(seconds):
-            while limit > 0 and await self.ready():
-                limit -= len(self._pending)
-                self._pending = memoryview(b"")
+        try:
+            with trio.move_on_after(seconds):
+                while limit > 0 and await self.ready():
+                    limit -= len(self._pending)
+                    self._pending = memoryview(b"")
+        except ClientDisconnected:
+            return False
         return self._ended
 
     def release(self) -> None:

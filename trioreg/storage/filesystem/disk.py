@@ -43,6 +43,7 @@ class Disk:
     def __init__(self, *, durable: bool = True):
         self.durable = durable
         self._seen: dict[Path, None] = {}
+        self._roots: set[Path] = set()
 
     def pwrite(self, descriptor: int, data: memoryview, offset: int) -> int:
         return os.pwrite(descriptor, data, offset)
@@ -80,6 +81,7 @@ class Disk:
 
     def rmdir(self, path: Path) -> None:
         os.rmdir(path)
+        self._seen.pop(path, None)
 
     def touch(self, path: Path) -> None:
         os.utime(path)
@@ -98,23 +100,44 @@ class Disk:
             data = data[count:]
             offset += count
 
-    def make_directory(self, path: Path) -> None:
-        """Make a directory and its missing parents, each durable in the one above it."""
+    def make_root(self, path: Path) -> None:
+        """Make the directory below which everything of ours lives, durable as far as we may look above it."""
         try:
             self.mkdir(path)
         except FileExistsError:
-            # Somebody else made it, and may not have synced it yet: once, we do it for them.
-            if path in self._seen:
+            pass
+        except FileNotFoundError:
+            self.make_root(path.parent)
+            self.mkdir(path)
+        with contextlib.suppress(PermissionError):
+            self.sync_directory(path.parent)
+        self._roots.add(path)
+
+    def make_directory(self, path: Path) -> None:
+        """Make a directory and its missing parents, each durable in the one above it.
+
+        One that is there already may not be durable yet: whoever made it may be about to sync it, or was
+        killed before. So the first time that we meet a directory we sync it ourselves, up to the root.
+        """
+        try:
+            self.mkdir(path)
+        except FileExistsError:
+            if self._is_durable(path):
                 return
         except FileNotFoundError:
             self.make_directory(path.parent)
             with contextlib.suppress(FileExistsError):
                 self.mkdir(path)
+        if not self._is_durable(path.parent):
+            self.make_directory(path.parent)
         self.sync_directory(path.parent)
         self._seen[path] = None
         if len(self._seen) > _SEEN_DIRECTORIES:
-            with contextlib.suppress(KeyError):
+            with contextlib.suppress(KeyError, RuntimeError):
                 del self._seen[next(iter(self._seen))]
+
+    def _is_durable(self, path: Path) -> bool:
+        return path in self._seen or path in self._roots or path == path.parent
 
     @contextlib.contextmanager
     def temporary_beside(self, path: Path, data: bytes) -> Iterator[Path]:
@@ -147,14 +170,19 @@ class Disk:
         self.sync_directory(path.parent)
 
     def create_file(self, path: Path, data: bytes) -> bool:
-        """Like `replace_file` but only if there is no such file; whether it was made."""
-        with self.temporary_beside(path, data) as temporary:
-            try:
+        """Like `replace_file` but only if there is no such file; whether it was made.
+
+        One that is there is durable too when this returns, whether or not its writer came to that.
+        """
+        made = False
+        if not path.exists():
+            with self.temporary_beside(path, data) as temporary, contextlib.suppress(FileExistsError):
                 self.link(temporary, path)
-            except FileExistsError:
-                return False
+                made = True
+        if not made:
+            self.make_directory(path.parent)
         self.sync_directory(path.parent)
-        return True
+        return made
 
     def remove_file(self, path: Path) -> bool:
         """Whether there was such a file."""

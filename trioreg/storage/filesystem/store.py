@@ -74,6 +74,7 @@ class FilesystemStorage(FilesystemObjects):
         self._disk = disk or Disk()
         self._touch_after = touch_after
         self._boot = boot or record.boot_id()
+        self._disk.make_root(self._root)
         for directory in (layout.BLOBS, layout.REPOSITORIES, layout.UPLOADS):
             self._disk.make_directory(self._root / directory)
         super().__init__(self._root, self._disk, cache_bytes=cache_bytes)
@@ -99,14 +100,18 @@ class FilesystemStorage(FilesystemObjects):
     async def open_blob(self, digest: Digest) -> FilesystemBlob:
         with storage_errors("opening a blob"):
             try:
-                descriptor = os.open(self._path(digest), os.O_RDONLY)
+                descriptor = os.open(self._below + layout.blob(digest), os.O_RDONLY)
             except FileNotFoundError:
                 raise BlobNotFound(str(digest)) from None
         return FilesystemBlob(descriptor, os.fstat(descriptor).st_size)
 
     async def put_blob(self, digest: Digest, data: bytes) -> None:
+        path = self._path(digest)
         if await self.touch(digest) != len(data):
-            await self._change("writing a blob", self._disk.replace_file, self._path(digest), data)
+            await self._change("writing a blob", self._disk.replace_file, path, data)
+        else:
+            # The one who wrote it may have been killed before its name was durable.
+            await self._change("writing a blob", self._disk.sync_directory, path.parent)
 
     async def delete_blob(self, digest: Digest) -> None:
         await self._change("deleting a blob", self._disk.remove_file, self._path(digest))
@@ -175,7 +180,7 @@ class FilesystemStorage(FilesystemObjects):
     def _stat(self, digest: Digest) -> os.stat_result | None:
         with storage_errors("looking for a blob"):
             try:
-                return os.stat(self._path(digest))
+                return os.stat(self._below + layout.blob(digest))
             except FileNotFoundError:
                 return None
 

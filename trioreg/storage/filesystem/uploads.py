@@ -40,6 +40,10 @@ class FilesystemUpload:
         size = os.fstat(data).st_size
         self._resumed = saved.resume_point(boot, size)
         self._offset = self._resumed.offset
+        if self._offset != saved.written.offset:
+            # We go on from an older point: the newer ones may never count again, whatever comes there.
+            self._record = saved.after(self._resumed, boot, synced=self._resumed == record.START)
+            save_record(disk, directory, self._record)
         if size > self._offset:
             # Bytes that no record vouches for.
             disk.truncate(data, self._offset)
