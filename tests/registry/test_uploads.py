@@ -106,7 +106,7 @@ async def test_resumed_without_a_saved_state() -> None:
     house = House(storage)
     upload = await house.begin()
     async with storage.lease_upload(upload, 0) as session:
-        reached = Reached(0, HashlibState("sha256"))
+        reached = Reached(0, HashlibState("sha256"), "sha256")
         await Pump(house.pump.budget, ThreadEngine(), 2**40).run(
             ScriptedBody(DATA[:30_000]), session, reached, None
         )

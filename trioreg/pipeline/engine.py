@@ -11,6 +11,7 @@ so who cancelled waits for it.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import trio
@@ -25,16 +26,23 @@ INLINE_BYTES = 16 * 1024
 class Job:
     """A block on its way through the native engine."""
 
-    __slots__ = ("_ended", "_errno", "saved")
+    __slots__ = ("_ended", "_errno", "_notify", "saved")
 
-    def __init__(self) -> None:
+    def __init__(self, notify: Callable[[], None] | None = None) -> None:
         self._ended = trio.Event()
         self._errno = 0
+        self._notify = notify
         self.saved: bytes | None = None
 
     def end(self, errno: int, saved: bytes | None) -> None:
         self._errno, self.saved = errno, saved
         self._ended.set()
+        if self._notify is not None:
+            self._notify()
+
+    @property
+    def has_ended(self) -> bool:
+        return self._ended.is_set()
 
     async def ended(self) -> None:
         """Wait for the job to let go of its block. Cannot be cancelled: the threads cannot either."""
@@ -88,9 +96,20 @@ class NativeEngine:
             self._engine.close()
             self._collect()
 
-    def submit(self, state: DigestState, block: memoryview, end: int, descriptor: int, offset: int) -> Job:
-        """Hash ``block[:end]`` into `state` and write it at `offset`, after earlier jobs of that state."""
-        job = Job()
+    def submit(
+        self,
+        state: DigestState,
+        block: memoryview,
+        end: int,
+        descriptor: int,
+        offset: int,
+        notify: Callable[[], None],
+    ) -> Job:
+        """Hash ``block[:end]`` into `state`, after earlier jobs of that state, and write it at `offset`.
+
+        `notify` is called when the job has ended.
+        """
+        job = Job(notify)
         self._engine.submit(state, block, 0, end, descriptor, offset, job, True)
         return job
 

@@ -5,8 +5,8 @@
     body ─ready, fill─▶ _Intake (one block) ─▶ digest ─▶ [channel of 0] ─▶ write ─▶ upload
                             ▲ block from the budget                    └─ block back to the budget
 
-    with the native engine and a local file:     ─▶ submit ─▶ [channel of 0] ─▶ settle
-                                                      └▶ engine: hash, then write ─▶ ┘
+With the native engine and a local file the two stages are one task, which hands blocks to the engine (it
+hashes them in order and writes each right after) and settles what comes back; at most two are there.
 
 Rules:
 
@@ -23,10 +23,12 @@ Rules:
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 import trio
 
+from trioreg.oci.digest import Algorithm
 from trioreg.oci.errors import ErrorCode, RegistryError
 from trioreg.pipeline.body import Body
 from trioreg.pipeline.budget import Block, Budget
@@ -38,15 +40,38 @@ from trioreg.storage.base import Checkpoint, StorageError, Upload, WritesByDescr
 DRAIN_SECONDS = 30.0
 
 
-@dataclass(slots=True)
 class Reached:
     """How far the bytes are in the store, with the digest state over exactly these."""
 
-    offset: int
-    state: DigestState
+    __slots__ = ("_algorithm", "_state", "offset")
+
+    def __init__(self, offset: int, state: DigestState, algorithm: Algorithm):
+        self.offset = offset
+        self._state: DigestState | bytes = state
+        self._algorithm: Algorithm = algorithm
+
+    @property
+    def state(self) -> DigestState:
+        if isinstance(self._state, bytes):
+            loaded = load_state(self._algorithm, self._state)
+            assert loaded is not None
+            self._state = loaded
+        return self._state
+
+    def move(self, count: int, state: DigestState | bytes | None) -> None:
+        assert state is not None
+        self.offset += count
+        self._state = state
 
     def checkpoint(self) -> Checkpoint:
-        return Checkpoint(self.offset, self.state.save() if self.offset else None)
+        if not self.offset:
+            return Checkpoint(0, None)
+        saved = self._state if isinstance(self._state, bytes) else self._state.save()
+        return Checkpoint(self.offset, saved)
+
+
+# Blocks of one upload inside the native engine: one is written while the next is hashed.
+_JOBS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,19 +130,17 @@ class _Flow:
 
     async def digest_and_write(self) -> None:
         """The other two stages; they outlive the first by the blocks that it received."""
-        engine, descriptor = self._pump.engine, None
-        if isinstance(engine, NativeEngine) and isinstance(self._upload, WritesByDescriptor):
-            descriptor = self._upload.write_descriptor()
+        engine, upload = self._pump.engine, self._upload
         with self._drain:
+            if isinstance(engine, NativeEngine) and isinstance(upload, WritesByDescriptor):
+                descriptor = upload.write_descriptor()
+                if descriptor is not None:
+                    await self._process(engine, upload, descriptor)
+                    return
             async with trio.open_nursery() as nursery:
-                if isinstance(engine, NativeEngine) and descriptor is not None:
-                    jobs, done = trio.open_memory_channel[tuple[Block, Job]](0)
-                    nursery.start_soon(self._submit, engine, descriptor, jobs)
-                    nursery.start_soon(self._settle, done)
-                else:
-                    send, receive = trio.open_memory_channel[tuple[Block, DigestState]](0)
-                    nursery.start_soon(self._digest, send)
-                    nursery.start_soon(self._write, receive)
+                send, receive = trio.open_memory_channel[tuple[Block, DigestState]](0)
+                nursery.start_soon(self._digest, send)
+                nursery.start_soon(self._write, receive)
 
     def give_back(self) -> None:
         """Return the block that the receiver filled and nobody took."""
@@ -144,41 +167,39 @@ class _Flow:
                     self._pump.budget.release(block)
                 await self._advance(count, state)
 
-    async def _submit(
-        self, engine: NativeEngine, descriptor: int, send: trio.MemorySendChannel[tuple[Block, Job]]
-    ) -> None:
+    async def _process(self, engine: NativeEngine, upload: WritesByDescriptor, descriptor: int) -> None:
         """Digest and write in one: the engine hashes a block after the one before, and then writes it."""
         state, offset = self._reached.state.copy(), self._reached.offset
-        with send:
-            while (block := await self._intake.take()) is not None:
-                job = engine.submit(state, block.view, block.end, descriptor, offset)
-                offset += block.end
-                try:
-                    await send.send((block, job))
-                except BaseException:
-                    await job.ended()
-                    self._pump.budget.release(block)
-                    raise
-
-    async def _settle(self, receive: trio.MemoryReceiveChannel[tuple[Block, Job]]) -> None:
-        upload = self._upload
-        assert isinstance(upload, WritesByDescriptor)
-        with receive:
-            async for block, job in receive:
+        jobs: deque[tuple[Block, Job]] = deque()
+        try:
+            while True:
+                while jobs and jobs[0][1].has_ended:
+                    await self._settle(*jobs.popleft(), upload)
+                block = self._intake.take_nowait(idle=not jobs) if len(jobs) < _JOBS else None
+                if block is not None:
+                    job = engine.submit(state, block.view, block.end, descriptor, offset, self._intake.notify)
+                    jobs.append((block, job))
+                    offset += block.end
+                elif not jobs and self._intake.finished:
+                    return
+                else:
+                    await self._intake.change()
+        finally:
+            for block, job in jobs:
                 await job.ended()
-                count = block.end
                 self._pump.budget.release(block)
-                job.check()
-                upload.wrote(count)
-                assert job.saved is not None
-                state = load_state(self._upload.info.algorithm, job.saved)
-                assert state is not None
-                await self._advance(count, state)
 
-    async def _advance(self, count: int, state: DigestState) -> None:
-        """`count` more bytes are written and `state` is over all of them."""
+    async def _settle(self, block: Block, job: Job, upload: WritesByDescriptor) -> None:
+        count = block.end
+        self._pump.budget.release(block)
+        job.check()
+        upload.wrote(count)
+        await self._advance(count, job.saved)
+
+    async def _advance(self, count: int, state: DigestState | bytes | None) -> None:
+        """`count` more bytes are written and `state`, perhaps saved, is over all of them."""
         before, every = self._reached.offset, self._pump.sync_every
-        self._reached.offset, self._reached.state = before + count, state
+        self._reached.move(count, state)
         if before // every != self._reached.offset // every:
             await self._upload.checkpoint(self._reached.checkpoint(), sync=True)
 
@@ -193,12 +214,12 @@ class _Intake:
         self._budget = budget
         self._block: Block | None = None
         self._closed = False
-        self._changed = trio.Event()
+        self._waiting = trio.lowlevel.ParkingLot()
 
     async def block_to_fill(self) -> Block:
         """The block in the joint while it has room, else a new one from the budget."""
         while self._block is not None and self._block.full:
-            await self._change()
+            await self.change()
         if self._block is None:
             block = await self._budget.acquire()
             self._block = block
@@ -208,38 +229,51 @@ class _Intake:
         assert self._block is not None
         self._block.end += count
         if self._block.end:
-            self._notify()
+            self.notify()
         else:
             # Nothing had arrived after all, and the receiver will wait: not with a block.
             self.abandon()
 
     async def take(self) -> Block | None:
         """Whatever has been filled, as soon as there is anything; None at the end."""
-        while self._block is None or not self._block.end:
-            if self._closed:
-                return None
-            await self._change()
-        block, self._block = self._block, None
-        self._notify()
+        while True:
+            block = self.take_nowait(idle=True)
+            if block is not None or self.finished:
+                return block
+            await self.change()
+
+    def take_nowait(self, *, idle: bool) -> Block | None:
+        """What has been filled. Who still has work (not `idle`) gets full blocks, or the last."""
+        block = self._block
+        if block is None or not block.end or not (idle or block.full or self._closed):
+            return None
+        self._block = None
+        self.notify()
         return block
+
+    @property
+    def finished(self) -> bool:
+        """Everything that was filled has been taken, and no more will come."""
+        return self._closed and (self._block is None or not self._block.end)
 
     def close(self) -> None:
         """No more will be filled."""
         self._closed = True
-        self._notify()
+        self.notify()
+
+    def notify(self) -> None:
+        """Wake who waits for a change."""
+        self._waiting.unpark_all()
+
+    async def change(self) -> None:
+        """Wait for `notify`: something was filled, taken, closed, or a job ended."""
+        await self._waiting.park()
 
     def abandon(self) -> None:
         """The block in the joint goes back."""
         if self._block is not None:
             self._budget.release(self._block)
             self._block = None
-
-    def _notify(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()
-
-    async def _change(self) -> None:
-        await self._changed.wait()
 
 
 def _one_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -111,7 +111,7 @@ class Uploads:
     async def _receive(self, session: Upload, body: Body, content_range: str | None) -> Reached:
         """Pump a body into the session; on the way out by an exception what came is recorded."""
         expected = chunk_length(session.info.offset, content_range, body.length)
-        reached = Reached(session.info.offset, await self._state(session))
+        reached = Reached(session.info.offset, await self._state(session), session.info.algorithm)
         try:
             await self._pump.run(body, session, reached, expected)
         except RegistryError:

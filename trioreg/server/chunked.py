@@ -15,6 +15,9 @@ import re
 # A chunk of more than 2**60 bytes is no chunk. RFC 9112, 7.1.1: a recipient MUST ignore extensions.
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?\r\n")
 
+# A trailer is a field line (RFC 9112, 7.1.2); one that a lenient reader could take for the end is refused.
+_TRAILER = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*)?\r\n")
+
 # Longer size lines and trailers are an attack, not a message.
 _LINE_LIMIT = 4096
 _TRAILER_LIMIT = 16 * 1024
@@ -100,8 +103,8 @@ class ChunkDecoder:
             if len(head) == _LINE_LIMIT:
                 raise BadChunk("a trailer of that length")
             return False
-        if head[end - 1 : end] != b"\r":
-            raise BadChunk("a bare LF in the trailers")
+        if _TRAILER.fullmatch(head, 0, end + 1) is None:
+            raise BadChunk("not a trailer")
         self._fed = self._fed[end + 1 :]
         self._trailers += end + 1
         if self._trailers > _TRAILER_LIMIT:

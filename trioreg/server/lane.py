@@ -38,6 +38,9 @@ DISCARD_SECONDS = 1.0
 LINGER_SECONDS = 2.0
 _LINGER_BYTES = 16 * 2**20
 
+# What a client of HTTP/2 begins with, if it knows that we speak it (RFC 9113, 3.4).
+_HTTP2 = b"PRI * HTTP/2.0\r\n\r\n"
+
 # A head rarely takes more than 1 KiB; what else a read brings is the beginning of the body.
 _HEAD_READ = 16 * 1024
 
@@ -110,11 +113,11 @@ class _Connection:
                 data = await self._read_head()
                 if data is None:
                     return None
+                if data == _HTTP2:
+                    return data + self._unread
                 head = parse_head(data, fields)
                 fields = head.fields
             except BadHead as bad:
-                if self._unread.startswith(b"PRI * HTTP/2.0\r\n"):
-                    return self._unread
                 await self._refuse(bad)
                 return None
             if head.version != (1, 1) or fields.upgrade or not is_ours(head.target.partition("?")[0]):
@@ -132,14 +135,18 @@ class _Connection:
         # A head has its time as a whole, however it dribbles in.
         until = time.monotonic() + self._lane.settings.idle_timeout
         data = self._unread
+        skipped = 0
         while True:
-            # Between requests a client may send an empty line (RFC 9112, 2.2).
-            data = data.lstrip(b"\r\n") if data[:1] in b"\r\n" else data
+            if data[:1] in b"\r\n":
+                # Between requests a client may send an empty line (RFC 9112, 2.2), but not for ever.
+                skipped += len(data)
+                data = data.lstrip(b"\r\n")
+                skipped -= len(data)
             end = data.find(HEAD_END)
             if 0 <= end <= limit:
                 self._unread = data[end + 4 :]
                 return data[: end + 4]
-            if end >= 0 or len(data) > limit:
+            if end >= 0 or len(data) + skipped > limit:
                 raise BadHead(431, "the head is larger than the limit")
             if data[:1] == b"\x16" or b"\n\n" in data:
                 raise BadHead(400, "not an HTTP request")

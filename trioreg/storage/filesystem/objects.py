@@ -8,7 +8,6 @@ younger than a clock tick of the filesystem may hide a second change, so it is n
 from __future__ import annotations
 
 import errno
-import errno
 import os
 import time
 from collections.abc import Callable, Hashable, Sequence
@@ -18,7 +17,6 @@ from typing import TypeAlias, TypeVar, TypeVarTuple
 
 import trio
 
-from trioreg.storage.base import storage_failure
 from trioreg.storage.base import storage_failure
 from trioreg.storage.filesystem.disk import TEMPORARY_PREFIX, Disk, storage_errors
 from trioreg.storage.lru import ByteLru
