@@ -6,7 +6,7 @@ ARGS ?=
 RUN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: serve test check perf-memory lock clean
+.PHONY: serve test check perf perf-memory lock clean
 
 serve: $(READY)
 	@exec $(RUN)/python -m trioreg serve $(ARGS)
@@ -18,6 +18,9 @@ check: $(READY)
 	$(RUN)/ruff format --check .
 	$(RUN)/ruff check .
 	$(RUN)/mypy $(ARGS)
+
+perf: $(READY)
+	@exec $(RUN)/python -m perf speed $(ARGS)
 
 perf-memory: $(READY)
 	@exec $(RUN)/python -m perf memory $(ARGS)

@@ -15,6 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from perf.cases import CASES, Case, Scale
+from perf.contenders import variable
+from perf.contest import add_options, run_speed
 from perf.machine import this_machine
 from perf.plan import MB
 from perf.report import json_line, table
@@ -39,7 +41,7 @@ def setting(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
-    return "TRIOREG_" + name.upper().replace(".", "_"), value
+    return variable(name), value
 
 
 def parser() -> argparse.ArgumentParser:
@@ -60,6 +62,9 @@ def parser() -> argparse.ArgumentParser:
     memory.add_argument("--storage-dir", type=Path, help="where the server writes meanwhile")
     memory.add_argument("--json", type=Path, metavar="FILE", help="append a line for each case")
     memory.set_defaults(run=run_memory)
+    speed = commands.add_parser("speed", help="compare its speed with that of other registries")
+    add_options(speed)
+    speed.set_defaults(run=lambda options: run_speed(options, show_progress))
     return top
 
 

@@ -35,7 +35,7 @@ class Server:
         self.ours = not command
         self.port = 0 if self.ours else free_port()
         storage = home / "storage"
-        storage.mkdir()
+        storage.mkdir(exist_ok=True)
         words = shlex.split(command or OURS)
         self._command = [word.format(storage=storage, port=self.port) for word in words]
         self._settings = dict(settings)

@@ -15,6 +15,7 @@ import random
 import select
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -59,10 +60,11 @@ class Answer:
 
 
 class Registry:
-    """A registry that runs already, known by its URL (plain HTTP)."""
+    """A registry that runs already, known by its URL. `tls`: whom an https URL has to be signed by."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, tls: ssl.SSLContext | None = None) -> None:
         self.url = url.rstrip("/")
+        self.tls = tls
 
     @property
     def host(self) -> str:
@@ -88,15 +90,20 @@ class Registry:
 
         An iterable body is sent with chunked transfer coding unless Content-Length is given.
         """
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=ANSWER_SECONDS)
+        connection = self._connection()
         try:
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
                 # A refusal may come, and the connection close, before the body was sent.
                 connection.request(method, path_of(path), body=body, headers=dict(headers or {}))
             response = connection.getresponse()
             return Answer(response.status, response.headers, response.read())
         finally:
             connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        if self.tls is None:
+            return http.client.HTTPConnection(self.host, self.port, timeout=ANSWER_SECONDS)
+        return http.client.HTTPSConnection(self.host, self.port, timeout=ANSWER_SECONDS, context=self.tls)
 
     def connect(self) -> socket.socket:
         """A raw connection, for tests that cut it."""
@@ -117,8 +124,9 @@ class Server(Registry):
         storage: Path | None = None,
         settings: Mapping[str, str] | None = None,
         options: Sequence[str] = (),
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        super().__init__("")
+        super().__init__("", tls)
         self.home = home
         self.storage = storage if storage is not None else home / "storage"
         self.settings = dict(settings or {})

@@ -23,10 +23,11 @@ class Server:
         self.error = error
         self.configs: list[Config] = []
 
-    def __call__(self, config: Config) -> None:
+    def __call__(self, config: Config) -> int:
         self.configs.append(config)
         if self.error is not None:
             raise self.error
+        return 0
 
 
 def serve(*argv: str, **environ: str) -> Config:

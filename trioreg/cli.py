@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from trioreg import __version__
 from trioreg.config import SETTINGS, Config, ConfigError, describe, find, load
 
-Start = Callable[[Config], None]
+Start = Callable[[Config], int]
 
 
 def main(
@@ -38,7 +38,7 @@ def main(
     except ConfigError as error:
         return _fail(2, str(error))
     try:
-        (start or _start)(config)
+        return (start or _start)(config)
     except (KeyboardInterrupt, OSError, BaseExceptionGroup) as error:
         cause = _only(error)
         if isinstance(cause, KeyboardInterrupt):
@@ -47,16 +47,13 @@ def main(
             raise
         logging.getLogger("trioreg.cli").debug("stopped by the system", exc_info=cause)
         return _fail(1, _explain(cause, config))
-    return 0
 
 
-def _start(config: Config) -> None:
+def _start(config: Config) -> int:
     # Here, so that --version and a wrong setting answer without loading the server.
-    import trio
+    from trioreg.server.run import run
 
-    from trioreg.server.run import serve
-
-    trio.run(serve, config)
+    return run(config)
 
 
 class _Parser(argparse.ArgumentParser):

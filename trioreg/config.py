@@ -231,6 +231,11 @@ class Config:
         "`direct` serves OCI operations over HTTP/1.1 on the socket itself and hands everything else to "
         "Quart on Hypercorn; `quart` serves everything there.",
     )
+    http_workers: int = _row(
+        "http.workers", COUNT, "1",
+        "Processes on one port. `memory.budget`, `memory.front` and `memory.cache` are divided among them.",
+        option="--workers", minimum=1,
+    )
     http_http2: bool = _row(
         "http.http2", BOOL, "false",
         "Offer HTTP/2 to clients that ask for it.",
@@ -473,12 +478,14 @@ def _check_together(found: Mapping[str, Found]) -> None:
     if block % PAGE:
         fail("memory.block", f"is not a multiple of {PAGE}")
     manifest = found["manifest.max_bytes"].value
-    least = 16 * block + 2 * manifest
+    workers = found["http.workers"].value
+    least = workers * (16 * block + 2 * manifest)
     if found["memory.budget"].value < least:
+        each = "" if workers == 1 else f" for each of {workers} workers"
         fail(
             "memory.budget",
             f"is less than {show_size(least)}: 16 blocks of {show_size(block)}"
-            f" and two manifests of {show_size(manifest)}",
+            f" and two manifests of {show_size(manifest)}{each}",
         )
     if found["upload.checkpoint_bytes"].value < block:
         fail("upload.checkpoint_bytes", f"is less than one block of {show_size(block)}")

@@ -72,6 +72,7 @@ def import_image(ctr: Program, directory: Path, repository: str, image: Manifest
     return f"{repository}:latest"
 
 
+@pytest.mark.one_front
 def test_push_and_pull(server: Registry, ctr: Program, large_image: Manifest, tmp_path: Path) -> None:
     """An image with a layer of 100 MB goes there and back."""
     name = import_image(ctr, tmp_path, f"{server.address}/containerd/large", large_image)

@@ -61,6 +61,7 @@ def digest_of_all(chunks: Iterable[bytes]) -> str:
     return digest_of(b"".join(chunks))
 
 
+@pytest.mark.one_front
 def test_large_file(dxf: Repositories, tmp_path: Path) -> None:
     """A file of 100 MB comes back, and a second push of it sends nothing."""
     content = seeded_bytes("dxf", LARGE)

@@ -50,6 +50,7 @@ def pulled(oras: Any, target: str, directory: Path) -> str:
     return digest_of(Path(name).read_bytes())
 
 
+@pytest.mark.one_front
 @pytest.mark.parametrize("chunked", [False, True], ids=["whole", "chunked"])
 def test_large_file(server: Registry, oras: Any, chunked: bool, tmp_path: Path) -> None:
     """A file of 100 MB comes back, sent in one PUT or in chunks of 16 MiB."""

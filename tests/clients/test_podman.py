@@ -85,6 +85,7 @@ def test_zstd(server: Registry, podman: Program) -> None:
     assert file_digest(podman, name) == digest_of(content)
 
 
+@pytest.mark.one_front
 def test_large_image(server: Registry, podman: Program, large_image: Manifest, tmp_path: Path) -> None:
     """An image of three layers, one of 100 MB, keeps its id on the way there and back."""
     name = f"{server.address}/podman/large:1"

@@ -57,6 +57,7 @@ def assert_pulled(directory: Path, manifest: Manifest) -> None:
         assert digest_of((directory / hexadecimal).read_bytes()) == digest_of(blob)
 
 
+@pytest.mark.one_front
 def test_large_image(server: Registry, skopeo: Program, large_image: Manifest, tmp_path: Path) -> None:
     """Layers of 100 MB and less, plain and gzipped, come back as they were pushed."""
     source = write_layout(tmp_path / "layout", large_image)

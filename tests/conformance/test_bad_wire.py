@@ -93,13 +93,16 @@ def test_client_vanishes_in_the_closing_put(server: Registry, repository: str, c
 
 
 @pytest.fixture(scope="module")
-def impatient_server(server: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+def impatient_server(
+    server: Registry, http_front: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Registry]:
     """A server that lets a second writer wait for 0.3 seconds only."""
     if not isinstance(server, Server):
         yield server
         return
     home = tmp_path_factory.mktemp("impatient")
-    with Server(home, settings={"upload.lease_wait": "0.3"}) as running:
+    settings = {"upload.lease_wait": "0.3", "http.front": http_front}
+    with Server(home, settings=settings) as running:
         yield running
 
 

@@ -208,7 +208,7 @@ class TestManifests:
         assert await house.pull(digest_of(b"{}")) == b"{}"
 
     async def test_delete_goes_from_the_tag_inwards(self) -> None:
-        """Tags, then the link, then the rest: a crash in between leaves no tag on nothing, and can be repeated."""
+        """Tags, then the link, then the rest: a crash in between leaves no tag on nothing."""
         changes: list[str] = []
 
         class Told(MemoryStorage):

@@ -483,3 +483,33 @@ async def test_ten_thousand_tags(root: Path) -> None:
         found += page
         last = page[-1]
     assert found == names
+
+
+@pytest.mark.parametrize("synced", [0, 4])
+async def test_a_failed_sync_takes_back_what_it_was_to_secure(tmp_path: Path, synced: int) -> None:
+    """After EIO the kernel may call lost pages clean, so a retry that succeeds proves nothing about them."""
+
+    class Failing(Disk):
+        fail = False
+
+        def sync_data(self, descriptor: int) -> None:
+            if self.fail:
+                raise OSError(5, "Input/output error")
+            super().sync_data(descriptor)
+
+    disk = Failing()
+    storage = FilesystemStorage(tmp_path, disk)
+    session = (await storage.create_upload(NAME, "sha256")).id
+    async with storage.lease_upload(session, 0) as upload:
+        await upload.write(memoryview(b"1234"))
+        if synced:
+            await upload.checkpoint(Checkpoint(4, b"state"), sync=True)
+        await upload.write(memoryview(b"5678"))
+        disk.fail = True
+        with pytest.raises(StorageError):
+            await upload.commit(digest_of(b"12345678"))
+        await upload.checkpoint(Checkpoint(8, b"later"), sync=False)
+    disk.fail = False
+    assert await storage.size(digest_of(b"12345678")) is None
+    async with storage.lease_upload(session, 0) as upload:
+        assert upload.resumed == Checkpoint(synced, b"state" if synced else None)

@@ -7,8 +7,10 @@ import gc
 import resource
 import secrets
 import signal
+import socket
 import ssl
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -41,10 +43,29 @@ _LOG_SECONDS = 0.25
 _MALLOC_ARENA_MAX = -8  # mallopt(3): M_ARENA_MAX
 
 
-async def serve(config: Config, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
+def run(config: Config) -> int:
+    """Serve until a signal ends it: here, or in several workers. The exit code; OSError as `serve`."""
+    if config.http_workers == 1:
+        trio.run(serve, config)
+        return 0
+    from trioreg.server.workers import run_workers
+
+    def work(share: Config, sockets: list[socket.socket]) -> None:
+        trio.run(partial(serve, share, sockets=sockets))
+
+    return run_workers(config, work, partial(_announce, config))
+
+
+async def serve(
+    config: Config,
+    *,
+    sockets: list[socket.socket] | None = None,
+    task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
+) -> None:
     """Run a registry until a signal ends it. `task_status` reports the port once it accepts.
 
-    Raises OSError when it cannot listen, StorageError when the storage cannot be opened.
+    `sockets` are listened on already; without them it listens itself. Raises OSError when it cannot
+    listen, or cannot use the storage.
     """
     logs.configure(config.log_level, config.log_format)
     _settle_process()
@@ -71,7 +92,7 @@ async def serve(config: Config, *, task_status: trio.TaskStatus[int] = trio.TASK
         background.start_soon(engine.run)
         background.start_soon(_every, _TRIM_SECONDS, budget.trim)
         background.start_soon(_every, _LOG_SECONDS, access.flush)
-        await _listen(config, connections, task_status)
+        await _listen(config, connections, sockets, task_status)
         background.cancel_scope.cancel()
     access.flush()
 
@@ -169,18 +190,29 @@ def _open_storage(config: Config) -> Storage:
     return FilesystemStorage(config.storage_path, disk, cache_bytes=config.memory_cache // 2)
 
 
-async def _listen(config: Config, connections: Connections, started: trio.TaskStatus[int]) -> None:
+async def _listen(
+    config: Config,
+    connections: Connections,
+    sockets: list[socket.socket] | None,
+    started: trio.TaskStatus[int],
+) -> None:
     address = config.http_bind
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        listeners = await open_listeners(address.host, address.port, config.http_backlog)
-        port = bound_port(listeners[0])
-        scheme = "https" if config.http_tls_certificate else "http"
-        url = f"{scheme}://{Address(address.host, port)}"
-        print(f"trioreg listening on {url}", flush=True)  # noqa: T201 (a script reads the port here)
-        _log.info("listening", url=url, storage=str(config.storage_path))
-        started.started(port)
+        if sockets is None:
+            listeners = await open_listeners(address.host, address.port, config.http_backlog)
+            _announce(config, bound_port(listeners[0]))
+        else:
+            listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(each)) for each in sockets]
+        _log.info("listening", port=bound_port(listeners[0]), storage=str(config.storage_path))
+        started.started(bound_port(listeners[0]))
         await connections.serve(listeners, signals, config.http_shutdown_grace)
     _log.info("stopped")
+
+
+def _announce(config: Config, port: int) -> None:
+    scheme = "https" if config.http_tls_certificate else "http"
+    url = f"{scheme}://{Address(config.http_bind.host, port)}"
+    print(f"trioreg listening on {url}", flush=True)  # noqa: T201 (a script reads the port here)
 
 
 async def _every(seconds: float, call: Callable[[], None]) -> None:

@@ -49,6 +49,10 @@ class Record(msgspec.Struct, frozen=True):
             self, boot=boot, written=point, synced=point if synced else self.synced
         )
 
+    @property
+    def synced_checkpoint(self) -> Checkpoint:
+        return Checkpoint(self.synced.offset, self.synced.digest)
+
     def resume_point(self, boot: str, size: int) -> Checkpoint:
         """The newest checkpoint that is certain for a file of `size` bytes, in the boot `boot`."""
         candidates = (self.written, self.synced) if boot == self.boot else (self.synced,)

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -151,10 +152,23 @@ class FilesystemStorage(FilesystemObjects):
                 data = uploads.open_data(directory)
             try:
                 with storage_errors("opening an upload"):
-                    session = FilesystemUpload(self._root, directory, self._disk, saved, self._boot, data)
+                    size = os.fstat(data).st_size
+                    opening = partial(
+                        FilesystemUpload, self._root, directory, self._disk, saved, self._boot, data
+                    )
+                    if saved.written.offset == saved.resume_point(self._boot, size).offset == size:
+                        session = opening()
+                    else:
+                        # Bytes are cut off or a record is put right: that writes.
+                        session = await trio.to_thread.run_sync(opening)
                 yield session
             finally:
-                os.close(data)
+                if os.fstat(data).st_nlink:
+                    os.close(data)
+                else:
+                    # The last hold on unlinked bytes: freeing gigabytes of them takes the disk a while.
+                    with trio.CancelScope(shield=True):
+                        await trio.to_thread.run_sync(os.close, data)
         finally:
             os.close(held)
 

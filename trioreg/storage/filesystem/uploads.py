@@ -37,6 +37,7 @@ class FilesystemUpload:
         self._record = saved
         self._boot = boot
         self._data = data
+        self._doubted = False
         size = os.fstat(data).st_size
         self._resumed = saved.resume_point(boot, size)
         self._offset = self._resumed.offset
@@ -86,12 +87,25 @@ class FilesystemUpload:
 
     def _checkpoint(self, at: Checkpoint, sync: bool) -> None:
         if sync:
-            self._disk.sync_data(self._data)
+            self._sync()
+        elif self._doubted:
+            at = self._record.synced_checkpoint
         self._record = self._record.after(at, self._boot, synced=sync and self._disk.durable)
         save_record(self._disk, self._directory, self._record)
 
+    def _sync(self) -> None:
+        """Make the bytes durable. If that fails nobody knows which are, though the kernel calls them clean.
+
+        https://lwn.net/Articles/752063/: so nothing past the last good sync counts any more.
+        """
+        try:
+            self._disk.sync_data(self._data)
+        except OSError:
+            self._doubted = True
+            raise
+
     def _commit(self, blob: Path) -> None:
-        self._disk.sync_data(self._data)
+        self._sync()
         self._disk.make_directory(blob.parent)
         if not self._is_there(blob):
             self._disk.rename(self._directory / DATA, blob)

@@ -1,0 +1,125 @@
+"""A fault between any two steps of a push, a tag move and a delete: what was promised stays true.
+
+Each test makes the scenario fail at call k, for every k: with an error of the disk, with the death of
+the process, with a loss of power, and with a death that a loss of power follows.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from trioreg.oci.errors import ErrorCode, RegistryError
+from trioreg.storage.filesystem import FilesystemStorage
+
+from .client import Client, check_disk, registry_over
+from .worst import LOSSES, Crash, Durable, FaultyDisk, Loss
+
+# More calls than the scenario makes; each test finds the end by itself.
+MOST_CALLS = 1000
+
+
+@pytest.fixture
+def durable() -> Iterator[Durable]:
+    watched = Durable()
+    yield watched
+    watched.close()
+
+
+def open_storage(root: Path, disk: FaultyDisk, boot: str = "A") -> FilesystemStorage:
+    return FilesystemStorage(root, disk, cache_bytes=0, boot=boot)
+
+
+async def finish_and_check(root: Path, client: Client, boot: str, disk: FaultyDisk) -> None:
+    """Open the storage anew: all that was promised is true, and the client can go on to the end."""
+    check_disk(root, boot)
+    registry = registry_over(open_storage(root, disk, boot))
+    await client.check(registry)
+    await client.run(registry)
+    await client.check(registry)
+    check_disk(root, boot)
+    storage = open_storage(root, FaultyDisk(), boot)
+    for upload in [each.id async for each in storage.list_uploads()]:
+        async with storage.lease_upload(upload, 0.0) as session:
+            await session.cancel()
+    assert [each async for each in storage.list_uploads()] == []
+
+
+async def run_until_crash(root: Path, disk: FaultyDisk, client: Client) -> None:
+    try:
+        await client.run(registry_over(open_storage(root, disk)))
+    except* Crash:
+        pass
+
+
+ERRORS = {
+    errno.EIO: ErrorCode.UNAVAILABLE,
+    errno.ENOSPC: ErrorCode.INSUFFICIENT_STORAGE,
+    errno.EDQUOT: ErrorCode.INSUFFICIENT_STORAGE,
+}
+
+
+@pytest.mark.parametrize("numbers", [(errno.EIO,), (errno.ENOSPC, errno.EDQUOT)], ids=["broken", "full"])
+async def test_error_of_the_disk(tmp_path: Path, numbers: tuple[int, ...]) -> None:
+    """One failing call is 503 or 507; the same registry goes on, and a retry gets there."""
+    for at in range(1, MOST_CALLS):
+        root, client, disk = tmp_path / str(at), Client(), FaultyDisk()
+        registry = registry_over(open_storage(root, disk))
+        number = numbers[at % len(numbers)]
+        disk.arm(at, OSError(number, "a fault"))
+        try:
+            await client.run(registry)
+        except RegistryError as error:
+            assert error.error is ERRORS[number], disk.struck  # noqa: PT017
+            await client.check(registry)
+            check_disk(root, "A")
+            await client.run(registry)
+        await finish_and_check(root, client, "A", FaultyDisk())
+        if disk.struck is None:
+            return
+    raise AssertionError("the scenario does not end")
+
+
+async def test_death(tmp_path: Path) -> None:
+    """The process dies at any call; the next one serves what was promised and goes on."""
+    for at in range(1, MOST_CALLS):
+        root, client = tmp_path / str(at), Client()
+        disk = FaultyDisk(at, Crash())
+        await run_until_crash(root, disk, client)
+        await finish_and_check(root, client, "A", FaultyDisk())
+        if disk.struck is None:
+            return
+    raise AssertionError("the scenario does not end")
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+async def test_power_loss(tmp_path: Path, loss: Loss, durable: Durable) -> None:
+    """Power goes at any call, with what was not synced or without; what was promised is still there."""
+    for at in range(1, MOST_CALLS):
+        root, left, client = tmp_path / str(at), tmp_path / f"{at}-left", Client()
+        disk = FaultyDisk(at, Crash(), watched=durable)
+        await run_until_crash(root, disk, client)
+        root.mkdir(exist_ok=True)
+        durable.lose_power(root, left, loss)
+        await finish_and_check(left, client, "B", FaultyDisk())
+        if disk.struck is None:
+            return
+    raise AssertionError("the scenario does not end")
+
+
+async def test_death_and_then_power_loss(tmp_path: Path, durable: Durable) -> None:
+    """What a second process promises on top of what a killed one left half done survives a loss of power."""
+    for at in range(1, MOST_CALLS):
+        root, left, client = tmp_path / str(at), tmp_path / f"{at}-left", Client()
+        client.tags_may_dangle = True
+        disk, second = FaultyDisk(at, Crash(), watched=durable), FaultyDisk(watched=durable)
+        await run_until_crash(root, disk, client)
+        await client.run(registry_over(open_storage(root, second)), most=1)
+        durable.lose_power(root, left, "names")
+        await finish_and_check(left, client, "B", FaultyDisk())
+        if disk.struck is None:
+            return
+    raise AssertionError("the scenario does not end")

@@ -1,0 +1,132 @@
+"""Several processes on one port, over one storage.
+
+Each worker has a listening socket of its own (SO_REUSEPORT: the kernel spreads connections by their
+address) and its part of the memory settings. They share nothing but the files: a session that began in
+one goes on in any other, because leases are locks between processes.
+
+Rules: this process only watches; it runs no Trio and serves nobody. It keeps the sockets open, so that the
+connections that wait for a worker that died wait for its successor. A worker dies with its parent.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from trioreg.config import Address, Config
+
+# A worker that cannot live is not started again at once, over and over.
+_RESTART_SECONDS = 1.0
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+
+Serve = Callable[[Config, list[socket.socket]], None]
+
+
+def run_workers(config: Config, serve: Serve, announce: Callable[[int], None]) -> int:
+    """Run `config.http_workers` processes until a signal ends them; the exit code.
+
+    `serve` runs in each worker, with that worker's settings and sockets. Raises OSError when it cannot
+    listen.
+    """
+    share, count = _share(config), config.http_workers
+    sockets = [_listen(config.http_bind, config.http_backlog)]
+    bound = Address(config.http_bind.host, sockets[0][0].getsockname()[1])
+    sockets += [_listen(bound, config.http_backlog) for _ in range(count - 1)]
+    watcher = _Watcher(lambda index: serve(share, sockets[index]), count)
+    announce(bound.port)
+    return watcher.run()
+
+
+class _Watcher:
+    def __init__(self, work: Callable[[int], None], count: int):
+        self._work = work
+        self._pids: dict[int, tuple[int, float]] = {}
+        self._count = count
+        self._stopping = False
+        self._failed = False
+
+    def run(self) -> int:
+        """Start all, replace who dies, pass signals on; 0 when all ended as they were told."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        for index in range(self._count):
+            self._start(index)
+        while self._pids:
+            pid, status = os.wait()
+            if pid in self._pids:
+                self._on_exit(*self._pids.pop(pid), status)
+        return 1 if self._failed else 0
+
+    def _start(self, index: int) -> None:
+        sys.stdout.flush()
+        parent = os.getpid()
+        pid = os.fork()
+        if pid:
+            self._pids[pid] = (index, time.monotonic())
+            if self._stopping:
+                os.kill(pid, signal.SIGTERM)
+            return
+        code = 1
+        try:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_DFL)
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+            if os.getppid() == parent:
+                self._work(index)
+            code = 0
+        finally:
+            # What the parent began is the parent's to end.
+            os._exit(code)
+
+    def _on_exit(self, index: int, started: float, status: int) -> None:
+        if self._stopping:
+            self._failed = self._failed or status != 0
+            return
+        how = os.waitstatus_to_exitcode(status)
+        print(f"trioreg: worker {index} ended with {how}; it is replaced", file=sys.stderr)  # noqa: T201
+        if time.monotonic() - started < _RESTART_SECONDS:
+            time.sleep(_RESTART_SECONDS)
+        if not self._stopping:
+            self._start(index)
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        self._stopping = True
+        for pid in self._pids:
+            os.kill(pid, number)
+
+
+def _share(config: Config) -> Config:
+    """What one worker may use: every setting that bounds memory is the total over all of them."""
+    count = config.http_workers
+    return replace(
+        config,
+        memory_budget=config.memory_budget // count,
+        memory_front=config.memory_front // count,
+        memory_cache=config.memory_cache // count,
+    )
+
+
+def _listen(address: Address, backlog: int) -> list[socket.socket]:
+    """A listening socket for each address of a host."""
+    found = socket.getaddrinfo(
+        address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    sockets: list[socket.socket] = []
+    for family, kind, protocol, _, where in dict.fromkeys(found):
+        port = sockets[0].getsockname()[1] if sockets else address.port
+        listening = socket.socket(family, kind, protocol)
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listening.bind((where[0], port, *where[2:]))
+        listening.listen(backlog)
+        sockets.append(listening)
+    return sockets
