@@ -185,7 +185,7 @@ class Client:
             # A tag or link may outlive its manifest for a moment, but never shows other bytes.
             assert error.error in (ErrorCode.MANIFEST_UNKNOWN, ErrorCode.NAME_UNKNOWN)  # noqa: PT017
             return None
-        assert digest_of(found.data) == found.digest
+        assert isinstance(found.content, bytes) and digest_of(found.content) == found.digest
         return found.digest
 
 

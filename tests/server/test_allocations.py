@@ -34,7 +34,7 @@ def census() -> Counter[str]:
     return Counter(
         f"{kind.__module__}.{kind.__qualname__}"
         for kind in types
-        if kind.__module__.startswith(LIVE) and kind.__qualname__ not in CACHED
+        if str(kind.__module__).startswith(LIVE) and kind.__qualname__ not in CACHED
     )
 
 

@@ -7,7 +7,7 @@ what it says is well-formed HTTP/1.1 (as h11 reads it), answers the requests in 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import h11
@@ -66,7 +66,7 @@ class ScriptedWire:
         assert not self.closed, "sent after the end"
         self.sent += data
 
-    async def send_blob(self, blob: BlobReader, start: int, end: int, piece: int) -> None:
+    async def send_blob(self, blob: BlobReader, start: int, end: int, piece: Callable[[], int]) -> None:
         self.sent += await blob.read(start, end - start)
 
     async def finish(self) -> None:

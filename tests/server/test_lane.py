@@ -11,6 +11,7 @@ import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import h2.config
 import h2.connection
@@ -24,6 +25,8 @@ from trio.testing import wait_all_tasks_blocked
 
 from trioreg.oci.digest import digest_of
 from trioreg.oci.names import UploadId
+from trioreg.registry import Storage
+from trioreg.server import connections
 from trioreg.storage.base import Upload
 from trioreg.storage.filesystem import Disk, FilesystemStorage
 from trioreg.storage.memory import MemoryStorage
@@ -42,6 +45,20 @@ SETTLED = 0.05
 def post(blob: bytes = BLOB) -> bytes:
     target = f"/v2/{HERE}/blobs/uploads/?digest={digest_of(blob)}"
     return f"POST {target} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(blob)}\r\n\r\n".encode() + blob
+
+
+@asynccontextmanager
+async def lane(storage: Storage, **settings: Any) -> AsyncIterator[InProcess]:
+    """A server for a test that must not hang."""
+    with trio.fail_after(30):
+        async with serving(storage, "direct", **settings) as server:
+            yield server
+
+
+@pytest.fixture
+def quick_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limits are looked at five times a second; more often, and no loop would ever seem settled."""
+    monkeypatch.setattr(connections, "_WATCH_SECONDS", 4 * SETTLED)
 
 
 async def push(server: InProcess, blob: bytes) -> str:
@@ -67,7 +84,7 @@ def on_disk(tmp_path: Path) -> FilesystemStorage:
 
 async def test_a_connection_is_kept() -> None:
     """A hundred requests of all kinds on one; only a client that asks for it has it closed."""
-    async with serving(MemoryStorage()) as server, server.connect() as client:
+    async with lane(MemoryStorage()) as server, server.connect() as client:
         await client.send(post())
         assert (await client.answer()).status == 201
         for _ in range(25):
@@ -105,7 +122,7 @@ async def test_pipelined_requests_are_answered_in_order(cut: int | None) -> None
     ]
     assert len(requests) == 20
     whole = b"".join(data for data, _, _ in requests)
-    async with serving(MemoryStorage()) as server, server.connect() as client, trio.open_nursery() as nursery:
+    async with lane(MemoryStorage()) as server, server.connect() as client, trio.open_nursery() as nursery:
         if cut is None:
             nursery.start_soon(client.stream.send_all, whole)
         else:
@@ -124,7 +141,7 @@ async def test_pipelined_requests_are_answered_in_order(cut: int | None) -> None
 
 async def test_continue_is_said_when_the_body_is_wanted() -> None:
     """Once, before the answer; and not when the body has come already."""
-    async with serving(MemoryStorage()) as server, server.connect() as client:
+    async with lane(MemoryStorage()) as server, server.connect() as client:
         location = await server.start_upload()
         expect = {"Expect": "100-continue", "Content-Length": "5"}
         await client.send_head("PATCH", location, expect)
@@ -147,7 +164,7 @@ async def test_continue_is_said_when_the_body_is_wanted() -> None:
 @pytest.mark.parametrize("coding", [{"Content-Length": "5"}, {"Transfer-Encoding": "chunked"}])
 async def test_no_continue_for_a_body_that_nobody_wants(coding: dict[str, str]) -> None:
     """The refusal at once; the client may send the body or not, so the connection ends."""
-    async with serving(MemoryStorage()) as server, server.connect() as client:
+    async with lane(MemoryStorage()) as server, server.connect() as client:
         await client.send_head("PATCH", NOWHERE, {"Expect": "100-continue", **coding})
         answer = await client.answer()
         assert (answer.status, answer.headers["connection"]) == (404, "close")
@@ -163,7 +180,7 @@ async def test_a_small_rest_is_read_on(coding: str) -> None:
         refused = head + b"Content-Length: %d\r\n\r\n" % size + bytes(size)
     else:
         refused = head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % size + bytes(size) + b"\r\n0\r\n\r\n"
-    async with serving(MemoryStorage()) as server, server.connect() as client, trio.open_nursery() as nursery:
+    async with lane(MemoryStorage()) as server, server.connect() as client, trio.open_nursery() as nursery:
         nursery.start_soon(client.stream.send_all, (refused + PING) * 2)
         for _ in range(2):
             assert (await client.answer()).status == 404
@@ -192,7 +209,7 @@ def test_an_early_answer_is_readable_by_a_client_that_first_sends_all(tmp_path: 
 
 async def test_head_has_the_length_and_no_body() -> None:
     """Whatever it is of."""
-    async with serving(MemoryStorage()) as server, server.connect() as client:
+    async with lane(MemoryStorage()) as server, server.connect() as client:
         await push(server, BLOB)
         for path in (WHERE, "/v2/", "/v2/nothing", f"/v2/{HERE}/manifests/absent", "/v2/_catalog"):
             got = await client.request("GET", path)
@@ -229,7 +246,7 @@ async def test_what_is_not_ours_goes_to_the_other_front(
     before: int, request_: bytes, status: int | None
 ) -> None:
     """With every unread byte: requests before, behind and after it are all answered, in order."""
-    async with serving(MemoryStorage()) as server, server.connect() as client:
+    async with lane(MemoryStorage()) as server, server.connect() as client:
         await client.send(post() + PING * before + request_ + PING)
         with trio.fail_after(20):
             assert (await client.answer()).status == 201
@@ -244,7 +261,7 @@ async def test_what_is_not_ours_goes_to_the_other_front(
 
 async def test_http_1_0() -> None:
     """Answered by Hypercorn, which closes; also behind a request of ours."""
-    async with serving(MemoryStorage()) as server:
+    async with lane(MemoryStorage()) as server:
         for before in (b"", PING):
             async with server.connect() as client:
                 await client.send(before + b"GET /v2/ HTTP/1.0\r\n\r\n")
@@ -264,7 +281,7 @@ async def test_http_2_with_prior_knowledge(cut: int | None) -> None:
         1, [(":method", "GET"), (":path", "/v2/"), (":scheme", "http"), (":authority", "a")], end_stream=True
     )
     status, body, ended = "", b"", False
-    async with serving(MemoryStorage()) as server, server.connect() as client:
+    async with lane(MemoryStorage()) as server, server.connect() as client:
         data = peer.data_to_send()
         for at in range(0, len(data), cut or len(data)):
             await client.stream.send_all(data[at : at + (cut or len(data))])
@@ -284,9 +301,9 @@ async def test_http_2_with_prior_knowledge(cut: int | None) -> None:
 IDLE = 0.2
 
 
-async def test_an_idle_connection_is_closed() -> None:
+async def test_an_idle_connection_is_closed(quick_watch: None) -> None:
     """Without a word, before the first request and between two."""
-    async with serving(MemoryStorage(), idle=IDLE) as server:
+    async with lane(MemoryStorage(), idle=IDLE) as server:
         for requests in (0, 1):
             async with server.connect() as client:
                 for _ in range(requests):
@@ -295,9 +312,9 @@ async def test_an_idle_connection_is_closed() -> None:
                     assert await client.ended()
 
 
-async def test_a_head_that_dribbles_in_is_cut() -> None:
+async def test_a_head_that_dribbles_in_is_cut(quick_watch: None) -> None:
     """It has its time as a whole, though a byte comes again and again."""
-    async with serving(MemoryStorage(), idle=IDLE) as server, server.connect() as client:
+    async with lane(MemoryStorage(), idle=IDLE) as server, server.connect() as client:
         with trio.fail_after(20):
             async with trio.open_nursery() as nursery:
 
@@ -327,10 +344,10 @@ class Slow(MemoryStorage):
             yield WatchedUpload(real, pause_at=0, go_on=self.go_on)
 
 
-async def test_our_own_time_is_not_the_clients() -> None:
+async def test_our_own_time_is_not_the_clients(quick_watch: None) -> None:
     """A disk that takes longer than every limit of a client costs it nothing."""
     storage = Slow()
-    async with serving(storage, stall=0.1, idle=0.1, blocks=1) as server:
+    async with lane(storage, stall=0.1, idle=0.1, blocks=1) as server:
         location = await server.start_upload()
         async with server.connect() as client, trio.open_nursery() as nursery:
             answers: list[Answer] = []
@@ -339,8 +356,8 @@ async def test_our_own_time_is_not_the_clients() -> None:
                 answers.append(await client.request("PATCH", location, bytes(64 * KIB)))
 
             nursery.start_soon(push)
-            # Two rounds of the watchdog.
-            await trio.sleep(2.2)
+            # Twice each limit, and some rounds of the watchdog.
+            await trio.sleep(0.6)
             assert answers == []
             storage.go_on.set()
             with trio.fail_after(20):
@@ -353,7 +370,7 @@ async def test_a_slow_reader_of_a_large_blob(on_disk: FilesystemStorage) -> None
     """By `sendfile`, whole and in ranges, to clients that take it in small bites."""
     blob = hashlib.shake_128(b"large").digest(5 * MIB + 3)
     size = len(blob)
-    async with serving(on_disk) as server:
+    async with lane(on_disk) as server:
         path = await push(server, blob)
         async with server.connect() as client:
             await client.send_head("GET", path)
@@ -368,9 +385,9 @@ async def test_a_slow_reader_of_a_large_blob(on_disk: FilesystemStorage) -> None
                 assert answer.headers["content-range"] == f"bytes {first}-{last}/{size}"
 
 
-async def test_a_reader_that_stalls_is_cut(on_disk: FilesystemStorage) -> None:
+async def test_a_reader_that_stalls_is_cut(quick_watch: None, on_disk: FilesystemStorage) -> None:
     """In the middle of a `sendfile`, after the stall limit."""
-    async with serving(on_disk, stall=0.2) as server:
+    async with lane(on_disk, stall=0.2) as server:
         path = await push(server, LARGE)
         tasks, files = trio.lowlevel.current_statistics().tasks_living, descriptors()
         stream = await trio.open_tcp_stream("127.0.0.1", server.port)
@@ -392,7 +409,7 @@ async def test_over_tls(certificate: tuple[Path, Path]) -> None:
     ours = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     ours.load_cert_chain(made, key)
     theirs = ssl.create_default_context(cafile=str(made))
-    async with serving(MemoryStorage(), tls=ours) as server:
+    async with lane(MemoryStorage(), tls=ours) as server:
         for number in range(4):
             stream = await trio.open_tcp_stream("127.0.0.1", server.port)
             secure = trio.SSLStream(stream, theirs, server_hostname="127.0.0.1", https_compatible=True)
@@ -424,7 +441,7 @@ async def upload(client: Client) -> str:
 async def test_a_blob_without_a_descriptor() -> None:
     """Storage in memory has none: read and sent."""
     blob = hashlib.shake_128(b"large").digest(3 * MIB + 3)
-    async with serving(MemoryStorage()) as server, server.connect() as client:
+    async with lane(MemoryStorage()) as server, server.connect() as client:
         path = await push(server, blob)
         assert (await client.request("GET", path)).body == blob
         answer = await client.request("GET", path, headers={"Range": "bytes=1000-2000000"})
@@ -475,7 +492,7 @@ STATES: dict[str, bytes] = {
 @pytest.mark.parametrize("farewell", ["close", "reset"])
 async def test_a_client_that_vanishes_leaves_nothing(on_disk: FilesystemStorage, farewell: str) -> None:
     """No task and no open file, in whatever state it was."""
-    async with serving(on_disk) as server:
+    async with lane(on_disk) as server:
         await push(server, LARGE)
         async with server.connect() as client:
             # What is made for the first one only (Hypercorn's) stays.

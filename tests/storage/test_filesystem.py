@@ -405,18 +405,18 @@ async def test_order_of_a_delete(root: Path, verb: str) -> None:
     disk.first("sync_directory", parent, gone)
 
 
-async def test_directories_are_durable_before_what_is_in_them(root: Path) -> None:
-    """Each new directory is synced into the one above it, from the top, before it gains an entry."""
+async def test_every_directory_that_gained_an_entry_is_synced(root: Path) -> None:
+    """After the rename, from the deepest up; so one commit of the journal carries all the levels."""
     disk = CountingDisk()
     storage = FilesystemStorage(root, disk)
+    disk.calls.clear()
     await storage.put(KEY, b"value")
+    parents = [parent for parent in (root / KEY).parents if parent.is_relative_to(root / "repositories")]
     made = [path for call, path in disk.calls if call == "mkdir"]
-    assert set(made) >= {parent for parent in (root / KEY).parents if parent.is_relative_to(root)}
-    for path in made:
-        at = disk.first("mkdir", path)
-        synced = disk.first("sync_directory", path.parent, at)
-        entries = [n for n, (call, each) in enumerate(disk.calls) if call == "mkdir" and each.parent == path]
-        assert all(synced < n for n in entries)
+    assert made[-1] == parents[0]
+    renamed = disk.first("rename", root / KEY)
+    synced = [path for call, path in disk.calls[renamed:] if call == "sync_directory"]
+    assert synced == parents, "each once, the deepest first"
 
 
 async def test_a_crash_before_the_sync_of_a_directory_is_made_good(root: Path) -> None:

@@ -13,7 +13,7 @@ import msgspec
 import trio
 
 from trioreg.api.blobs import matches
-from trioreg.api.exchange import Exchange, Reply, empty_reply, typed_reply
+from trioreg.api.exchange import BlobSlice, Exchange, Reply, empty_reply, typed_reply
 from trioreg.api.service import Service
 from trioreg.oci.errors import ErrorCode, RegistryError
 from trioreg.oci.manifest import OCI_INDEX
@@ -35,11 +35,18 @@ async def get(service: Service, operation: GetManifest, exchange: Exchange) -> R
     stored = await service.registry.manifests.get(operation.name, operation.reference)
     validators = {"Docker-Content-Digest": str(stored.digest), "ETag": f'"{stored.digest}"'}
     if matches(exchange.headers.get("if-none-match"), stored.digest):
+        if not isinstance(stored.content, bytes):
+            stored.content.close()
         return empty_reply(304, validators)
-    content = b"" if exchange.method == "HEAD" else stored.data
-    reply = typed_reply(200, stored.media_type, content, validators)
-    reply.headers["Content-Length"] = str(len(stored.data))
-    return reply
+    content = stored.content
+    size = len(content) if isinstance(content, bytes) else content.size
+    headers = {"Content-Type": stored.media_type, "Content-Length": str(size), **validators}
+    if isinstance(content, bytes):
+        return Reply(200, headers, b"" if exchange.method == "HEAD" else content)
+    if exchange.method == "HEAD":
+        content.close()
+        return Reply(200, headers)
+    return Reply(200, headers, BlobSlice(content, 0, size))
 
 
 async def put(service: Service, operation: PutManifest, exchange: Exchange) -> Reply:

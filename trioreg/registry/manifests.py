@@ -24,7 +24,7 @@ from trioreg.oci.manifest import (
 )
 from trioreg.oci.names import RepositoryName, Tag
 from trioreg.registry.failures import answers, unbroken
-from trioreg.storage.base import BlobStore
+from trioreg.storage.base import BlobNotFound, BlobReader, BlobStore
 from trioreg.storage.catalog import Catalog
 from trioreg.storage.lru import ByteLru, CacheStatistics
 
@@ -33,10 +33,16 @@ from trioreg.storage.lru import ByteLru, CacheStatistics
 _INLINE_BYTES = 64 * 1024
 
 
+# Descriptors of some thousand referrers.
+_DESCRIPTORS_BYTES = 2 * 2**20
+
+
 class StoredManifest(NamedTuple):
+    """`content` is an open blob, to be closed, when the manifest is too large to be kept in memory."""
+
     digest: Digest
     media_type: str
-    data: bytes
+    content: bytes | BlobReader
 
 
 class PushedManifest(NamedTuple):
@@ -51,16 +57,23 @@ class Manifests:
         self._store = store
         self._catalog = catalog
         self._contents = contents
+        self._descriptors: ByteLru[tuple[bytes, str | None]] = ByteLru(_DESCRIPTORS_BYTES)
         self._one_large = trio.Lock()
 
     @answers
     async def get(self, name: RepositoryName, reference: Tag | Digest) -> StoredManifest:
-        """Raises MANIFEST_UNKNOWN, or NAME_UNKNOWN where nothing was ever pushed."""
+        """Raises MANIFEST_UNKNOWN, or NAME_UNKNOWN where nothing was ever pushed.
+
+        Any number of clients may be slow to read a large manifest: it leaves from the store, in pieces.
+        """
         digest = await self._resolve(name, reference)
         media_type = await self._catalog.manifest_media_type(name, digest)
         if media_type is None:
             raise await self._unknown(name, reference)
-        return StoredManifest(digest, media_type, await self._body(digest))
+        try:
+            return StoredManifest(digest, media_type, await self._content(digest))
+        except BlobNotFound:
+            raise await self._unknown(name, reference) from None
 
     @answers
     async def put(
@@ -95,7 +108,7 @@ class Manifests:
         media_type = await self._catalog.manifest_media_type(name, reference)
         if media_type is None:
             raise await self._unknown(name, reference)
-        manifest = parse_manifest(await self._body(reference), media_type)
+        manifest = await self._parsed(reference, media_type)
         async with unbroken():
             # Tags first: were we to die in between, the client can ask again, and no tag points at nothing.
             await self._catalog.delete_tags_of(name, reference)
@@ -123,13 +136,27 @@ class Manifests:
         An unknown subject has none: that is an empty index and no error (spec.md, "Listing Referrers").
         """
         descriptors = []
-        for digest in await self._catalog.referrers(name, subject):
-            descriptor = await self._catalog.referrer_descriptor(name, subject, digest)
-            if descriptor is not None and (
-                artifact_type is None or descriptor_artifact_type(descriptor) == artifact_type
-            ):
+        for index, digest in enumerate(await self._catalog.referrers(name, subject)):
+            descriptor, kind = await self._descriptor(name, subject, digest)
+            if descriptor and (artifact_type is None or kind == artifact_type):
                 descriptors.append(descriptor)
+            if index % 256 == 255:
+                await trio.lowlevel.checkpoint()
         return referrers_index(descriptors)
+
+    async def _descriptor(
+        self, name: RepositoryName, subject: Digest, digest: Digest
+    ) -> tuple[bytes, str | None]:
+        """A referrer's descriptor and artifact type; read once, for a manifest never changes."""
+        known = self._descriptors.get((name, digest))
+        if known is not None:
+            return known
+        descriptor = await self._catalog.referrer_descriptor(name, subject, digest)
+        if descriptor is None:
+            return b"", None
+        found = (descriptor, descriptor_artifact_type(descriptor))
+        self._descriptors.put((name, digest), found, len(descriptor))
+        return found
 
     def cache_statistics(self) -> CacheStatistics:
         return self._contents.statistics()
@@ -150,16 +177,30 @@ class Manifests:
             raise await self._unknown(name, reference)
         return digest
 
-    async def _body(self, digest: Digest) -> bytes:
+    async def _content(self, digest: Digest) -> bytes | BlobReader:
         data = self._contents.get(digest)
-        if data is None:
-            blob = await self._store.open_blob(digest)
-            try:
-                data = await blob.read(0, blob.size)
-            finally:
-                blob.close()
-            self._contents.put(digest, data, len(data))
+        if data is not None:
+            return data
+        blob = await self._store.open_blob(digest)
+        if blob.size > _INLINE_BYTES:
+            return blob
+        return await self._remember(digest, blob)
+
+    async def _remember(self, digest: Digest, blob: BlobReader) -> bytes:
+        try:
+            data = await blob.read(0, blob.size)
+        finally:
+            blob.close()
+        self._contents.put(digest, data, len(data))
         return data
+
+    async def _parsed(self, digest: Digest, media_type: str) -> Manifest:
+        """A stored manifest, read again; large ones one at a time."""
+        async with self._one_large:
+            data = self._contents.get(digest)
+            if data is None:
+                data = await self._remember(digest, await self._store.open_blob(digest))
+            return await trio.to_thread.run_sync(parse_manifest, data, media_type)
 
     async def _check_needs(self, name: RepositoryName, manifest: Manifest) -> None:
         """Everything that a manifest needs must be in this repository, with the size it states."""

@@ -3,7 +3,8 @@
 Rules: what can be refused is refused before a byte of the body is read. Bytes are appended by the holder
 of the session's lease alone. However an append ends (client gone, stalled, cancelled, disk full) what was
 written is recorded, so that the client goes on from there; only of a body whose length contradicts its
-announcement nothing counts that came after the last checkpoint. A blob is published when its digest has been verified, and never before.
+announcement nothing counts that came after the last checkpoint. A blob is published when its digest has
+been verified, and never before.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ class Uploads:
         try:
             await self._pump.run(body, session, reached, expected)
         except RegistryError:
-            raise  # The body contradicts its announcement: what came since the last checkpoint does not count.
+            raise  # The body contradicts its announcement.
         except BaseException:
             async with unbroken():
                 await session.checkpoint(reached.checkpoint(), sync=False)

@@ -44,6 +44,9 @@ _HTTP2 = b"PRI * HTTP/2.0\r\n\r\n"
 # A head rarely takes more than 1 KiB; what else a read brings is the beginning of the body.
 _HEAD_READ = 16 * 1024
 
+# An answer so small leaves in one segment with its head.
+_JOIN_BYTES = 8 * 1024
+
 # A client that never lets us wait must let others run.
 _BREATHE_EVERY = 32
 
@@ -217,9 +220,12 @@ class _Connection:
             return False
         scratch = memoryview(bytearray(64 * 1024))
         limit = body.received + DISCARD_BYTES
-        with trio.move_on_after(DISCARD_SECONDS):
-            while body.received < limit and await body.ready():
-                body.fill(scratch)
+        try:
+            with trio.move_on_after(DISCARD_SECONDS):
+                while body.received < limit and await body.ready():
+                    body.fill(scratch)
+        except ClientDisconnected:
+            return False  # It may have shut its sending side only, or broken its chunks: answer it still.
         return body.left == 0
 
     async def _send(self, reply: Reply, request_id: str, goes_on: bool, *, head_only: bool) -> int:
@@ -233,11 +239,17 @@ class _Connection:
         content = reply.content
         if isinstance(content, BlobSlice):
             await self.wire.send(head)
-            await self.wire.send_blob(content.reader, content.start, content.end, self._lane.share.piece())
+            with self._lane.share.taken():
+                await self.wire.send_blob(content.reader, content.start, content.end, self._lane.share.piece)
             return content.end - content.start
         if head_only:
             content = b""
-        await self.wire.send(head + content)
+        if len(content) <= _JOIN_BYTES:
+            await self.wire.send(head + content)
+        else:
+            # From the cache, which all who are sent it share: a copy for each would not be bounded.
+            await self.wire.send(head)
+            await self.wire.send(content)
         return len(content)
 
     async def _refuse(self, bad: BadHead) -> None:

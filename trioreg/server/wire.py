@@ -12,6 +12,7 @@ import errno
 import os
 import socket
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 import trio
@@ -46,7 +47,8 @@ class Wire(Protocol):
 
     async def send(self, data: bytes) -> None: ...
 
-    async def send_blob(self, blob: BlobReader, start: int, end: int, piece: int) -> None: ...
+    async def send_blob(self, blob: BlobReader, start: int, end: int, piece: Callable[[], int]) -> None:
+        """`piece`: bytes that may be in our memory at a time, where the blob has to pass through it."""
 
     async def finish(self) -> None:
         """Say that we send no more, and let the peer read it before the connection is cut."""
@@ -101,7 +103,7 @@ class PlainWire:
             if not view:
                 return
 
-    async def send_blob(self, blob: BlobReader, start: int, end: int, piece: int) -> None:
+    async def send_blob(self, blob: BlobReader, start: int, end: int, piece: Callable[[], int]) -> None:
         if not isinstance(blob, HasDescriptor):
             await _read_and_send(self, blob, start, end, piece)
             return
@@ -194,7 +196,7 @@ class TlsWire:
                 raise ClientDisconnected from None
             view = view[_SEND_WINDOW:]
 
-    async def send_blob(self, blob: BlobReader, start: int, end: int, piece: int) -> None:
+    async def send_blob(self, blob: BlobReader, start: int, end: int, piece: Callable[[], int]) -> None:
         await _read_and_send(self, blob, start, end, piece)
 
     async def finish(self) -> None:
@@ -207,9 +209,11 @@ class TlsWire:
         self._below.abort()
 
 
-async def _read_and_send(wire: Wire, blob: BlobReader, start: int, end: int, piece: int) -> None:
+async def _read_and_send(
+    wire: Wire, blob: BlobReader, start: int, end: int, piece: Callable[[], int]
+) -> None:
     while start < end:
-        data = await blob.read(start, min(piece, end - start))
+        data = await blob.read(start, min(piece(), end - start))
         if not data:
             raise EOFError("a blob is shorter than it was")
         await wire.send(data)

@@ -40,6 +40,7 @@ def run_workers(config: Config, serve: Serve, announce: Callable[[int], None]) -
     bound = Address(config.http_bind.host, sockets[0][0].getsockname()[1])
     sockets += [_listen(bound, config.http_backlog) for _ in range(count - 1)]
     watcher = _Watcher(lambda index: serve(share, sockets[index]), count)
+    watcher.start()
     announce(bound.port)
     return watcher.run()
 
@@ -52,12 +53,14 @@ class _Watcher:
         self._stopping = False
         self._failed = False
 
-    def run(self) -> int:
-        """Start all, replace who dies, pass signals on; 0 when all ended as they were told."""
+    def start(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         for index in range(self._count):
             self._start(index)
+
+    def run(self) -> int:
+        """Replace who dies, pass signals on; 0 when all ended as they were told."""
         while self._pids:
             pid, status = os.wait()
             if pid in self._pids:

@@ -6,6 +6,7 @@ in one order, and the link that makes content visible comes last; on delete the 
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_right
 from collections.abc import Hashable, Iterator, Sequence
 
@@ -21,10 +22,27 @@ from trioreg.storage.lru import ByteLru
 _TYPES_BYTES = 1024 * 1024
 
 
+_SURE_SECONDS = 10.0
+_SURE_BYTES = 2**20
+
+
 class Catalog:
     def __init__(self, objects: ObjectStore):
         self._objects = objects
+        self._sure: ByteLru[tuple[Sequence[str], float]] = ByteLru(_SURE_BYTES)
         self._types: ByteLru[tuple[Hashable, str]] = ByteLru(_TYPES_BYTES)
+
+    # Listings of which every entry was looked at. A driver gives out the same object as long as the
+    # listing is the same; what is behind an entry goes before the entry goes, so only a process that was
+    # killed in between leaves one that has nothing, and we find it out after `_SURE_SECONDS`.
+
+    def _is_sure(self, key: str, names: Sequence[str]) -> bool:
+        known = self._sure.get(key)
+        return known is not None and known[0] is names and time.monotonic() < known[1]
+
+    def _make_sure(self, key: str, names: Sequence[str]) -> None:
+        if not self._is_sure(key, names):
+            self._sure.put(key, (names, time.monotonic() + _SURE_SECONDS), len(key) + 8 * len(names))
 
     # Layer links: which blobs a repository may serve.
 
@@ -99,15 +117,18 @@ class Catalog:
 
     async def tags(self, name: RepositoryName, n: int | None, last: str | None) -> tuple[list[Tag], bool]:
         """At most `n` tags that sort after `last`, and whether more follow."""
-        found: list[Tag] = []
         names = await self._objects.children(layout.tags(name))
+        sure = self._is_sure(layout.tags(name), names)
+        found: list[Tag] = []
         for index, each in enumerate(_after(names, last)):
             await _breathe(index)
             # A name may be one whose link is being written or removed.
-            if await self._objects.stamp(layout.tag_link(name, Tag(each))) is not None:
+            if sure or await self._objects.stamp(layout.tag_link(name, Tag(each))) is not None:
                 if n is not None and len(found) >= n:
                     return found, True
                 found.append(Tag(each))
+        if len(found) == len(names):
+            self._make_sure(layout.tags(name), names)
         return found, False
 
     # Referrers.
@@ -124,10 +145,18 @@ class Catalog:
         """Manifests in this repository that name `subject`."""
         found = []
         for algorithm in ALGORITHMS:
-            for encoded in await self._objects.children(f"{layout.referrers(name, subject)}/{algorithm}"):
+            key = f"{layout.referrers(name, subject)}/{algorithm}"
+            names = await self._objects.children(key)
+            sure = self._is_sure(key, names)
+            here = []
+            for index, encoded in enumerate(names):
+                await _breathe(index)
                 digest = Digest(algorithm, encoded)
-                if await self.has_manifest(name, digest):
-                    found.append(digest)
+                if sure or await self.has_manifest(name, digest):
+                    here.append(digest)
+            if len(here) == len(names):
+                self._make_sure(key, names)
+            found += here
         return found
 
     async def referrer_descriptor(

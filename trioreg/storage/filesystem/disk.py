@@ -114,25 +114,34 @@ class Disk:
         self._roots.add(path)
 
     def make_directory(self, path: Path) -> None:
-        """Make a directory and its missing parents, each durable in the one above it.
+        """Make a directory and its missing parents, each durable in the one above it."""
+        self.settle_directories(self.open_directory(path))
+
+    def open_directory(self, path: Path) -> list[Path]:
+        """Make a directory and its missing parents; those that are still to be settled, deepest first.
 
         One that is there already may not be durable yet: whoever made it may be about to sync it, or was
-        killed before. So the first time that we meet a directory we sync it ourselves, up to the root.
+        killed before. So the first time that we meet a directory we settle it ourselves, up to the root.
+        Settling late, after what goes in was renamed, is one commit of the journal and not one a level.
         """
         try:
             self.mkdir(path)
         except FileExistsError:
             if self._is_durable(path):
-                return
+                return []
         except FileNotFoundError:
-            self.make_directory(path.parent)
+            unsettled = self.open_directory(path.parent)
             with contextlib.suppress(FileExistsError):
                 self.mkdir(path)
-        if not self._is_durable(path.parent):
-            self.make_directory(path.parent)
-        self.sync_directory(path.parent)
-        self._seen[path] = None
-        if len(self._seen) > _SEEN_DIRECTORIES:
+            return [path, *unsettled]
+        return [path] if self._is_durable(path.parent) else [path, *self.open_directory(path.parent)]
+
+    def settle_directories(self, unsettled: list[Path]) -> None:
+        """Make directories durable in the ones above them."""
+        for path in unsettled:
+            self.sync_directory(path.parent)
+            self._seen[path] = None
+        while len(self._seen) > _SEEN_DIRECTORIES:
             with contextlib.suppress(KeyError, RuntimeError):
                 del self._seen[next(iter(self._seen))]
 
@@ -141,8 +150,11 @@ class Disk:
 
     @contextlib.contextmanager
     def temporary_beside(self, path: Path, data: bytes) -> Iterator[Path]:
-        """A synced file with `data` in the directory of `path`; removed unless it was renamed."""
-        temporary, descriptor = self._open_temporary(path.parent)
+        """A synced file with `data` in the directory of `path`, to be renamed or linked there.
+
+        At the end the temporary name is gone, and the directory and all that it took to make it are durable.
+        """
+        temporary, descriptor, unsettled = self._open_temporary(path.parent)
         try:
             try:
                 self.write_all(descriptor, memoryview(data), 0)
@@ -153,36 +165,43 @@ class Disk:
         finally:
             with contextlib.suppress(FileNotFoundError):
                 self.unlink(temporary)
+        self.sync_directory(path.parent)
+        self.settle_directories(unsettled)
 
-    def _open_temporary(self, directory: Path) -> tuple[Path, int]:
+    def _open_temporary(self, directory: Path) -> tuple[Path, int, list[Path]]:
         """A new file in `directory`, which is made, and made again if tidied away under our hands."""
         for _ in range(10):
             temporary = directory / f"{TEMPORARY_PREFIX}{os.getpid()}-{next(_temporary_names)}"
             with contextlib.suppress(FileNotFoundError):
-                self.make_directory(directory)
-                return temporary, os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+                unsettled = self.open_directory(directory)
+                descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+                return temporary, descriptor, unsettled
         raise FileNotFoundError(errno.ENOENT, "the directory keeps vanishing", str(directory))
 
     def replace_file(self, path: Path, data: bytes) -> None:
         """Set a file's content: a reader, or a crash, sees the old bytes or the new."""
         with self.temporary_beside(path, data) as temporary:
             self.rename(temporary, path)
-        self.sync_directory(path.parent)
 
     def create_file(self, path: Path, data: bytes) -> bool:
         """Like `replace_file` but only if there is no such file; whether it was made.
 
         One that is there is durable too when this returns, whether or not its writer came to that.
         """
-        made = False
         if not path.exists():
+            made = False
             with self.temporary_beside(path, data) as temporary, contextlib.suppress(FileExistsError):
                 self.link(temporary, path)
                 made = True
-        if not made:
-            self.make_directory(path.parent)
+            return made
+        self.secure_name(path)
+        return False
+
+    def secure_name(self, path: Path) -> None:
+        """Make the name of a file durable that somebody else wrote, perhaps without coming to that."""
+        unsettled = self.open_directory(path.parent)
         self.sync_directory(path.parent)
-        return made
+        self.settle_directories(unsettled)
 
     def remove_file(self, path: Path) -> bool:
         """Whether there was such a file."""

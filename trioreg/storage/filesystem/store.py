@@ -108,11 +108,11 @@ class FilesystemStorage(FilesystemObjects):
 
     async def put_blob(self, digest: Digest, data: bytes) -> None:
         path = self._path(digest)
-        if await self.touch(digest) != len(data):
-            await self._change("writing a blob", self._disk.replace_file, path, data)
-        else:
+        if await self.touch(digest) == len(data):
             # The one who wrote it may have been killed before its name was durable.
-            await self._change("writing a blob", self._disk.sync_directory, path.parent)
+            await self._change("writing a blob", self._disk.secure_name, path)
+        else:
+            await self._change("writing a blob", self._disk.replace_file, path, data)
 
     async def delete_blob(self, digest: Digest) -> None:
         await self._change("deleting a blob", self._disk.remove_file, self._path(digest))

@@ -106,24 +106,22 @@ class FilesystemUpload:
 
     def _commit(self, blob: Path) -> None:
         self._sync()
-        self._disk.make_directory(blob.parent)
+        unsettled = self._disk.open_directory(blob.parent)
         if not self._is_there(blob):
             self._disk.rename(self._directory / DATA, blob)
-            self._disk.sync_directory(blob.parent)
             os.fchmod(self._data, 0o444)
+        # Also when it was there: who published it may not have come to that, and our client relies on it.
+        self._disk.sync_directory(blob.parent)
+        self._disk.settle_directories(unsettled)
         self._remove()
 
     def _is_there(self, blob: Path) -> bool:
         """Whether the blob exists, now promised to stay: its fresh time holds collection off."""
         try:
             self._disk.touch(blob)
-            same = os.stat(blob).st_size == self._offset
+            return os.stat(blob).st_size == self._offset
         except FileNotFoundError:
             return False
-        if same:
-            # The one who published it may not have synced its name yet, and our client is told it is safe.
-            self._disk.sync_directory(blob.parent)
-        return same
 
     def _remove(self) -> None:
         for name in (DATA, STATE, _NEW_STATE):
