@@ -196,15 +196,17 @@ _Entry: TypeAlias = tuple[float, str, str, int, int, int, float, str, str]
 
 
 class AccessLog:
-    """One line a request, written in batches: `record` costs an append, the rest is done in `flush`.
+    """One line a request, written in batches: `record` costs an append, the rest is done in `write`.
 
-    At most `BATCH` lines wait; whoever owns the log calls `flush` from time to time and at the end.
+    Whoever owns the log hands what `take` gives to `write`, from time to time and at the end; in a thread,
+    because nobody may read what we write to. At most `LIMIT` lines wait, the rest are counted in `dropped`.
     """
 
-    BATCH = 256
+    LIMIT = 20_000
 
     def __init__(self, *, enabled: bool) -> None:
         self._enabled = enabled
+        self.dropped = 0
         self._waiting: list[_Entry] = []
 
     def record(
@@ -220,14 +222,21 @@ class AccessLog:
         request: str,
     ) -> None:
         """`received` and `sent` are bytes of content; 499 means that the client left before an answer."""
-        if self._enabled:
-            now = time.time()
-            self._waiting.append((now, method, path, status, received, sent, seconds, client, request))
-            if len(self._waiting) >= self.BATCH:
-                self.flush()
+        if not self._enabled:
+            return
+        if len(self._waiting) >= self.LIMIT:
+            self.dropped += 1
+            return
+        now = time.time()
+        self._waiting.append((now, method, path, status, received, sent, seconds, client, request))
 
-    def flush(self) -> None:
+    def take(self) -> list[_Entry]:
+        """What waits, for `write`."""
         waiting, self._waiting = self._waiting, []
+        return waiting
+
+    def write(self, waiting: list[_Entry]) -> None:
+        """Format and write; may block as long as nobody reads."""
         if not waiting or not _access_logger.isEnabledFor(logging.INFO):
             return
         for handler in logging.getLogger().handlers:

@@ -255,7 +255,9 @@ class TestManifests:
 
 class TestReferrers:
     async def referrers(self, house: House, subject: Digest, kind: str | None = None) -> list[dict[str, Any]]:
-        found: dict[str, Any] = json.loads(await house.registry.manifests.referrers(HERE, subject, kind))
+        index, last = await house.registry.manifests.referrers(HERE, subject, kind, None)
+        assert last is None
+        found: dict[str, Any] = json.loads(index)
         assert found["mediaType"] == OCI_INDEX
         return list(found["manifests"])
 

@@ -223,11 +223,11 @@ def test_a_header_that_is_sent_again_is_not_read_again() -> None:
 
 
 def test_a_field_of_30_kb_is_no_reason_to_backtrack() -> None:
-    """The largest head of the most fields, and one that fails at its end, in far less than a second."""
+    """A large field, and thousands of small ones that fail at the end, in far less than a second."""
     started = time.process_time()
     for _ in range(10):
-        parse_head(get(b"a:\r\n" * 8000))
-        for end in (b"x", b"x:\0\r\n", b":\r\n"):
+        parse_head(get(b"a:" + b"x" * 30_000 + b"\r\n"))
+        for end in (b"x", b"x:\0\r\n", b":\r\n", b"x:\r\n"):
             with pytest.raises(BadHead):
                 parse_head(get(b"a:\r\n" * 8000 + end))
     # 2 ms a head on any machine of this century; quadratic would be minutes.

@@ -156,10 +156,9 @@ async def test_unreadable_is_a_storage_error(files: FilesystemStorage, root: Pat
     """What the system refuses is a StorageError, and no value that is absent."""
     loop = root / "repositories" / "loop"
     loop.symlink_to(loop)
-    for verb in (files.get, files.stamp, files.children, files.delete_if_equal):
-        arguments = (b"",) if verb == files.delete_if_equal else ()
+    for verb in (files.get, files.stamp, files.children, files.delete):
         with pytest.raises(StorageError):
-            await verb("repositories/loop/x", *arguments)
+            await verb("repositories/loop/x")
 
 
 # Layout.
@@ -179,6 +178,8 @@ async def test_layout(files: FilesystemStorage, root: Path) -> None:
     await catalog.add_referrer(NAME, subject, BLOB, b"{}")
     upload = (await files.create_upload(NAME, "sha256")).id
     found = tree(root)
+    locks = {path for path in found if path.startswith("locks/")}
+    assert locks and not any(found.pop(path) for path in locks)
     state = found.pop(f"uploads/{upload}/state")
     assert record.decode(state) is not None
     link = str(BLOB).encode()
@@ -388,7 +389,7 @@ async def test_order_of_a_small_write(root: Path, verb: str) -> None:
         disk.check_durable(root / KEY)
 
 
-@pytest.mark.parametrize("verb", ["delete", "delete_if_equal", "delete_blob"])
+@pytest.mark.parametrize("verb", ["delete", "delete_blob"])
 async def test_order_of_a_delete(root: Path, verb: str) -> None:
     """What was deleted is durably gone: the directory is synced after the name went."""
     disk = CountingDisk()
@@ -399,7 +400,7 @@ async def test_order_of_a_delete(root: Path, verb: str) -> None:
     if verb == "delete_blob":
         await storage.delete_blob(BLOB)
     else:
-        await getattr(storage, verb)(KEY, *([b"value"] if verb == "delete_if_equal" else []))
+        await storage.delete(KEY)
     gone = max(at for at, (call, _) in enumerate(disk.calls) if call in ("unlink", "rename_from"))
     parent = (root / (layout.blob(BLOB) if verb == "delete_blob" else KEY)).parent
     disk.first("sync_directory", parent, gone)
@@ -458,7 +459,7 @@ async def test_no_durability_no_syncs(root: Path, monkeypatch: pytest.MonkeyPatc
     await storage.put_blob(digest_of(b"other"), b"other")
     await storage.put(KEY, b"value")
     await storage.put_if_absent(KEY + "2", b"value")
-    await storage.delete_if_equal(KEY, b"value")
+    await storage.delete(KEY)
     await storage.delete(KEY + "2")
     await storage.delete_blob(BLOB)
 

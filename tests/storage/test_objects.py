@@ -24,7 +24,6 @@ async def test_absent(storage: Storage) -> None:
         assert await storage.get(key) is None
         assert await storage.stamp(key) is None
         assert await storage.delete(key) is False
-        assert await storage.delete_if_equal(key, b"value") is False
     assert await storage.get(KEY) == b"value"
 
 
@@ -75,17 +74,21 @@ async def test_delete(storage: Storage) -> None:
     assert await storage.delete(KEY) is False
 
 
-async def test_delete_if_equal(storage: Storage) -> None:
-    """Only that value is deleted; another one stays, with its neighbours."""
-    await storage.put(KEY, b"one")
-    beside = KEY.replace("latest", "other")
-    await storage.put(beside, b"one")
-    assert await storage.delete_if_equal(KEY, b"two") is False
-    assert await storage.get(KEY) == b"one"
-    assert await storage.delete_if_equal(KEY, b"one") is True
-    assert await storage.get(KEY) is None
-    assert await storage.delete_if_equal(KEY, b"one") is False
-    assert await storage.get(beside) == b"one"
+async def test_exclusive(storage: Storage) -> None:
+    """One at a time with a key; another kind can be held inside, in any bucket."""
+    inside: list[int] = []
+
+    async def alone(number: int) -> None:
+        async with storage.exclusive("manifest", KEY), storage.exclusive("tag", KEY):
+            inside.append(number)
+            await trio.testing.wait_all_tasks_blocked()
+            assert inside[-1] == number
+            inside.append(number)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(5):
+            nursery.start_soon(alone, number)
+    assert inside[::2] == inside[1::2]
 
 
 async def test_children(storage: Storage) -> None:
@@ -104,9 +107,9 @@ async def test_children_after_the_last(storage: Storage) -> None:
     """Where the last value went, there is nothing to be found, and a value can come again."""
     await storage.put(KEY, b"value")
     prefix = KEY.partition("/latest")[0]
-    for delete in (storage.delete(KEY), storage.delete_if_equal(KEY, b"value")):
+    for _ in range(2):
         assert list(await storage.children(prefix)) == ["latest"]
-        assert await delete is True
+        assert await storage.delete(KEY) is True
         for name in await storage.children(prefix):
             assert await storage.children(f"{prefix}/{name}") == []
         await storage.put(KEY, b"value")

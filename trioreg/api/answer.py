@@ -13,7 +13,7 @@ from trioreg.auth.authorizer import Action
 from trioreg.logs import Log
 from trioreg.oci import operations as op
 from trioreg.oci.errors import ErrorCode, RegistryError, envelope
-from trioreg.pipeline.body import ClientDisconnected, ClientStalled
+from trioreg.pipeline.body import BodyMalformed, ClientDisconnected, ClientStalled
 
 _log = Log(__name__)
 
@@ -28,6 +28,8 @@ async def answer(service: Service, exchange: Exchange) -> Reply:
         return await _perform(service, operation, exchange)
     except RegistryError as error:
         return error_reply(error)
+    except BodyMalformed as error:
+        return error_reply(RegistryError(ErrorCode.BLOB_UPLOAD_INVALID, {"reason": str(error)}))
     except ClientStalled:
         return error_reply(RegistryError(ErrorCode.BODY_STALLED))
     except ClientDisconnected:

@@ -72,7 +72,5 @@ def _headers(digest: Digest) -> dict[str, str]:
     return {
         "Content-Type": "application/octet-stream",
         "Accept-Ranges": "bytes",
-        # RFC 8246: what a digest names never changes.
-        "Cache-Control": "max-age=31536000, immutable",
         **_validators(digest),
     }

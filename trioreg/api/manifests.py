@@ -6,7 +6,8 @@ bounded amount of memory; and because a slow one would hold its place, it must a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from urllib.parse import urlencode
 
 import msgspec
@@ -27,7 +28,13 @@ from trioreg.oci.operations import (
 from trioreg.pipeline.body import Body, ClientStalled
 
 # Grows with what arrives, so that a client that announces 4 MB and sends nothing costs nothing.
-_READ_BYTES = 64 * 1024
+_READ_BYTES = 16 * 1024
+
+# Entries of a list in one answer: 10,000 tags are about 200 kB.
+_LARGEST_PAGE = 10_000
+
+# Nearly every manifest is smaller, and never waits.
+_FREE_BYTES = 64 * 1024
 
 
 async def get(service: Service, operation: GetManifest, exchange: Exchange) -> Reply:
@@ -55,8 +62,7 @@ async def put(service: Service, operation: PutManifest, exchange: Exchange) -> R
     length = exchange.body.length
     if length is not None and length > limit:
         raise _too_large(limit)
-    async with service.registry.manifest_gate.hold(limit if length is None else length):
-        data = await _read(exchange.body, limit, service.manifest_seconds)
+    async with _received(service, exchange.body) as data:
         content_type = exchange.headers.get("content-type")
         pushed = await service.registry.manifests.put(operation.name, operation.reference, content_type, data)
     headers = {
@@ -71,46 +77,80 @@ async def put(service: Service, operation: PutManifest, exchange: Exchange) -> R
 async def tags(service: Service, operation: ListTags) -> Reply:
     """end-8."""
     name = operation.name
-    found, more = await service.registry.manifests.tags(name, operation.n, operation.last)
-    return _list({"name": name, "tags": found}, f"/v2/{name}/tags/list", operation.n, found, more)
+    n = _page_size(operation.n)
+    found, more = await service.registry.manifests.tags(name, n, operation.last)
+    return _list({"name": name, "tags": found}, f"/v2/{name}/tags/list", n, found, more)
 
 
 async def repositories(service: Service, operation: ListRepositories) -> Reply:
     """Docker's catalog (distribution, docs/spec/api.md "Listing Repositories")."""
-    found, more = await service.registry.manifests.repositories(operation.n, operation.last)
-    return _list({"repositories": found}, "/v2/_catalog", operation.n, found, more)
+    n = _page_size(operation.n)
+    found, more = await service.registry.manifests.repositories(n, operation.last)
+    return _list({"repositories": found}, "/v2/_catalog", n, found, more)
 
 
 async def referrers(service: Service, operation: ListReferrers) -> Reply:
     """end-12."""
-    index = await service.registry.manifests.referrers(
-        operation.name, operation.digest, operation.artifact_type
+    index, last = await service.registry.manifests.referrers(
+        operation.name, operation.digest, operation.artifact_type, operation.last
     )
-    filters = {"OCI-Filters-Applied": "artifactType"} if operation.artifact_type else {}
-    return typed_reply(200, OCI_INDEX, index, filters)
+    headers = {"OCI-Filters-Applied": "artifactType"} if operation.artifact_type else {}
+    if last is not None:
+        query = {"last": str(last)}
+        if operation.artifact_type:
+            query["artifactType"] = operation.artifact_type
+        path = f"/v2/{operation.name}/referrers/{operation.digest}"
+        headers["Link"] = f'<{path}?{urlencode(query)}>; rel="next"'
+    return typed_reply(200, OCI_INDEX, index, headers)
 
 
-async def _read(body: Body, limit: int, seconds: float) -> bytes:
-    data = bytearray()
-    with trio.move_on_after(seconds) as patience:
-        while await body.ready():
-            end = len(data)
-            data.extend(bytes(min(_READ_BYTES, limit + 1 - end)))
-            with memoryview(data) as view:
-                count = body.fill(view[end:])
-            del data[end + count :]
-            if len(data) > limit:
-                raise _too_large(limit)
+@asynccontextmanager
+async def _received(service: Service, body: Body) -> AsyncIterator[bytes]:
+    """The bytes of a pushed manifest. What goes beyond `_FREE_BYTES` passes the gate before it is read.
+
+    So clients that dribble large manifests hold up large ones only, and those for a limited time.
+    """
+    limit, data = service.registry.manifest_max, bytearray()
+    with trio.move_on_after(service.manifest_seconds) as patience:
+        ended = await _read(body, data, min(_FREE_BYTES, limit + 1))
+    if not patience.cancelled_caught and ended:
+        yield bytes(data)
+        return
     if patience.cancelled_caught:
         raise ClientStalled
-    return bytes(data)
+    async with service.registry.manifest_gate.hold(limit if body.length is None else body.length):
+        with trio.move_on_after(service.manifest_seconds) as patience:
+            ended = await _read(body, data, limit + 1)
+        if patience.cancelled_caught:
+            raise ClientStalled
+        if not ended or len(data) > limit:
+            raise _too_large(limit)
+        yield bytes(data)
+
+
+async def _read(body: Body, data: bytearray, limit: int) -> bool:
+    """Append what arrives until there are `limit` bytes; whether that was all."""
+    while len(data) < limit:
+        if not await body.ready():
+            return True
+        end = len(data)
+        data.extend(bytes(min(_READ_BYTES, limit - end)))
+        with memoryview(data) as view:
+            count = body.fill(view[end:])
+        del data[end + count :]
+    return False
 
 
 def _too_large(limit: int) -> RegistryError:
     return RegistryError(ErrorCode.MANIFEST_TOO_LARGE, {"limit": limit})
 
 
-def _list(document: object, path: str, n: int | None, found: Sequence[str], more: bool) -> Reply:
+def _page_size(n: int | None) -> int:
+    """A list without a number has an end too; who wants more follows the link."""
+    return _LARGEST_PAGE if n is None else min(n, _LARGEST_PAGE)
+
+
+def _list(document: object, path: str, n: int, found: Sequence[str], more: bool) -> Reply:
     """A page, and where the next one is (RFC 8288)."""
     headers = {}
     if more and found:

@@ -134,6 +134,7 @@ class ListReferrers:
     name: RepositoryName
     digest: Digest
     artifact_type: str | None
+    last: Digest | None = None
 
 
 Operation: TypeAlias = (
@@ -202,8 +203,10 @@ def _parse(method: str, path: str, query: str) -> Operation:
             return _manifest_operation(method, name, reference)
         case [*name, "referrers", digest]:
             _check_method(method, "GET")
-            artifact_type = _query(query).get("artifactType") or None
-            return ListReferrers(_name(name), parse_digest(digest), artifact_type)
+            asked = _query(query)
+            last = parse_digest(asked["last"]) if "last" in asked else None
+            artifact_type = asked.get("artifactType") or None
+            return ListReferrers(_name(name), parse_digest(digest), artifact_type, last)
         case [*name, "blobs", "uploads"] | [*name, "blobs", "uploads", ""]:
             _check_method(method, "POST")
             return _start_upload(_name(name), _query(query))

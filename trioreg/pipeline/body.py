@@ -17,6 +17,10 @@ class ClientStalled(ClientDisconnected):
     """The peer moved no byte for the stall limit."""
 
 
+class BodyMalformed(ClientDisconnected):
+    """The framing of the body is broken: where it ends cannot be known any more."""
+
+
 class Body(Protocol):
     """A request body. For one reader."""
 

@@ -17,7 +17,8 @@ Rules:
 - The state that is recorded never runs ahead of the bytes: each block carries a copy of the digest state
   taken right behind it, and that copy becomes `Flow.reached` once the block is written.
 - When the client vanishes or we are cancelled, only `receive` ends; the blocks that arrived are still
-  digested and written, shielded, within `DRAIN_SECONDS`. When a stage fails, everything ends.
+  digested and written, shielded, within `DRAIN_SECONDS`, else that is a failure of the storage. When a
+  stage fails, everything ends.
 - One cause leaves `pump`, never a group.
 """
 
@@ -124,23 +125,30 @@ class _Flow:
                 self._intake.filled(count)
             if self._expected is not None and received != self._expected:
                 raise self._wrong_size(received)
-        finally:
+        except BaseException:
             self._drain.deadline = trio.current_time() + DRAIN_SECONDS
+            raise
+        finally:
             self._intake.close()
 
     async def digest_and_write(self) -> None:
         """The other two stages; they outlive the first by the blocks that it received."""
-        engine, upload = self._pump.engine, self._upload
         with self._drain:
-            if isinstance(engine, NativeEngine) and isinstance(upload, WritesByDescriptor):
-                descriptor = upload.write_descriptor()
-                if descriptor is not None:
-                    await self._process(engine, upload, descriptor)
-                    return
-            async with trio.open_nursery() as nursery:
-                send, receive = trio.open_memory_channel[tuple[Block, DigestState]](0)
-                nursery.start_soon(self._digest, send)
-                nursery.start_soon(self._write, receive)
+            await self._stages()
+        if self._drain.cancelled_caught:
+            raise StorageError("the disk did not take the last blocks in time")
+
+    async def _stages(self) -> None:
+        engine, upload = self._pump.engine, self._upload
+        if isinstance(engine, NativeEngine) and isinstance(upload, WritesByDescriptor):
+            descriptor = upload.write_descriptor()
+            if descriptor is not None:
+                await self._process(engine, upload, descriptor)
+                return
+        async with trio.open_nursery() as nursery:
+            send, receive = trio.open_memory_channel[tuple[Block, DigestState]](0)
+            nursery.start_soon(self._digest, send)
+            nursery.start_soon(self._write, receive)
 
     def give_back(self) -> None:
         """Return the block that the receiver filled and nobody took."""
@@ -177,7 +185,13 @@ class _Flow:
                     await self._settle(*jobs.popleft(), upload)
                 block = self._intake.take_nowait(idle=not jobs) if len(jobs) < _JOBS else None
                 if block is not None:
-                    job = engine.submit(state, block.view, block.end, descriptor, offset, self._intake.notify)
+                    try:
+                        job = engine.submit(
+                            state, block.view, block.end, descriptor, offset, self._intake.notify
+                        )
+                    except BaseException:
+                        self._pump.budget.release(block)
+                        raise
                     jobs.append((block, job))
                     offset += block.end
                 elif not jobs and self._intake.finished:

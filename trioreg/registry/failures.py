@@ -21,9 +21,9 @@ _log = Log(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# What has to be finished once begun (a publish and its links) gets this long when we are cancelled: a few
-# fsyncs of a busy disk.
-FINISH_SECONDS = 30.0
+# What has to be finished once begun (a publish and its links) gets this long: some fsyncs of a disk that is
+# busy with those of hundreds of others.
+FINISH_SECONDS = 120.0
 
 
 def answers(
@@ -43,9 +43,15 @@ def answers(
 
 @asynccontextmanager
 async def unbroken() -> AsyncIterator[None]:
-    """A piece of work that a cancellation waits for, at most `FINISH_SECONDS`."""
-    with trio.CancelScope(shield=True, deadline=trio.current_time() + FINISH_SECONDS):
+    """A piece of work that a cancellation waits for.
+
+    Raises StorageError when it took longer than `FINISH_SECONDS`: then not all of it was done, and nobody
+    may be told that it was.
+    """
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + FINISH_SECONDS) as scope:
         yield
+    if scope.cancelled_caught:
+        raise StorageError(f"not finished within {FINISH_SECONDS:.0f} seconds")
 
 
 def _answer(error: StorageError) -> RegistryError:

@@ -33,6 +33,9 @@ from trioreg.storage.lru import ByteLru, CacheStatistics
 _INLINE_BYTES = 64 * 1024
 
 
+# spec.md, "Listing Referrers": the index of a page SHOULD NOT exceed what a manifest may have.
+_REFERRERS_BYTES = 4 * 10**6
+
 # Descriptors of some thousand referrers.
 _DESCRIPTORS_BYTES = 2 * 2**20
 
@@ -86,7 +89,7 @@ class Manifests:
         """
         digest, manifest = await self._read(reference, content_type, data)
         await self._check_needs(name, manifest)
-        async with unbroken():
+        async with self._catalog.changing(name, digest), unbroken():
             await self._store.put_blob(digest, data)
             if manifest.subject is not None:
                 # Before the link, so that whoever sees the manifest finds it among the referrers.
@@ -105,16 +108,17 @@ class Manifests:
             if not await self._catalog.delete_tag(name, reference):
                 raise await self._unknown(name, reference)
             return
-        media_type = await self._catalog.manifest_media_type(name, reference)
-        if media_type is None:
-            raise await self._unknown(name, reference)
-        manifest = await self._parsed(reference, media_type)
-        async with unbroken():
-            # Tags first: were we to die in between, the client can ask again, and no tag points at nothing.
-            await self._catalog.delete_tags_of(name, reference)
-            await self._catalog.unlink_manifest(name, reference)
-            if manifest.subject is not None:
-                await self._catalog.remove_referrer(name, manifest.subject, reference)
+        async with self._catalog.changing(name, reference):
+            media_type = await self._catalog.manifest_media_type(name, reference)
+            if media_type is None:
+                raise await self._unknown(name, reference)
+            manifest = await self._parsed(reference, media_type)
+            async with unbroken():
+                # Tags first: were we to die now, the client can ask again and no tag points at nothing.
+                await self._catalog.delete_tags_of(name, reference)
+                await self._catalog.unlink_manifest(name, reference)
+                if manifest.subject is not None:
+                    await self._catalog.remove_referrer(name, manifest.subject, reference)
 
     @answers
     async def tags(self, name: RepositoryName, n: int | None, last: str | None) -> tuple[list[Tag], bool]:
@@ -130,19 +134,31 @@ class Manifests:
         return await self._catalog.repositories(n, last)
 
     @answers
-    async def referrers(self, name: RepositoryName, subject: Digest, artifact_type: str | None) -> bytes:
-        """An image index of the manifests that name `subject`, of one artifact type if given.
+    async def referrers(
+        self, name: RepositoryName, subject: Digest, artifact_type: str | None, last: Digest | None
+    ) -> tuple[bytes, Digest | None]:
+        """An image index of manifests that name `subject`, of one artifact type if given, after `last`.
 
+        And the digest to go on after, if there are more: one index is not larger than a manifest may be.
         An unknown subject has none: that is an empty index and no error (spec.md, "Listing Referrers").
         """
-        descriptors = []
+        descriptors: list[bytes] = []
+        size = 0
+        before: Digest | None = None
         for index, digest in enumerate(await self._catalog.referrers(name, subject)):
-            descriptor, kind = await self._descriptor(name, subject, digest)
-            if descriptor and (artifact_type is None or kind == artifact_type):
-                descriptors.append(descriptor)
             if index % 256 == 255:
                 await trio.lowlevel.checkpoint()
-        return referrers_index(descriptors)
+            if last is not None and digest <= last:
+                continue
+            descriptor, kind = await self._descriptor(name, subject, digest)
+            if not descriptor or (artifact_type is not None and kind != artifact_type):
+                continue
+            size += len(descriptor)
+            if descriptors and size > _REFERRERS_BYTES:
+                return referrers_index(descriptors), before
+            descriptors.append(descriptor)
+            before = digest
+        return referrers_index(descriptors), None
 
     async def _descriptor(
         self, name: RepositoryName, subject: Digest, digest: Digest

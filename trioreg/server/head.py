@@ -27,6 +27,9 @@ _FIELD_LINES = re.compile(rb"(?:%s+:[\t\x20-\x7e\x80-\xff]*\r\n)*" % _TCHAR)
 # Eighteen digits are more bytes than any disk has.
 _LENGTH = re.compile(r"[0-9]{1,18}")
 
+# Clients send a dozen. Each costs far more as an object than its bytes.
+_MOST_FIELDS = 100
+
 HEAD_END = b"\r\n\r\n"
 
 
@@ -81,7 +84,10 @@ def _parse_fields(raw: bytes, version: tuple[int, int]) -> Fields:
     if _FIELD_LINES.fullmatch(raw) is None:
         raise BadHead(400, "malformed header")
     headers: dict[str, str] = {}
-    for field in raw.decode("latin-1").split("\r\n")[:-1]:
+    lines = raw.decode("latin-1").split("\r\n")[:-1]
+    if len(lines) > _MOST_FIELDS:
+        raise BadHead(431, "more header fields than that")
+    for field in lines:
         name, _, value = field.partition(":")
         name, value = name.lower(), value.strip(" \t")
         if name in headers:

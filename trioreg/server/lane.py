@@ -44,6 +44,8 @@ _HTTP2 = b"PRI * HTTP/2.0\r\n\r\n"
 # A head rarely takes more than 1 KiB; what else a read brings is the beginning of the body.
 _HEAD_READ = 16 * 1024
 
+_REMEMBERED_FIELDS = 2048
+
 # An answer so small leaves in one segment with its head.
 _JOIN_BYTES = 8 * 1024
 
@@ -55,10 +57,14 @@ _REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 @dataclass(frozen=True, slots=True)
 class LaneSettings:
-    """`idle_timeout` in seconds between requests, and for a head to arrive whole."""
+    """`idle_timeout` in seconds between requests, and for a head to arrive whole.
+
+    `http2`: whether a client that begins with HTTP/2 is handed on or refused.
+    """
 
     max_head_bytes: int
     idle_timeout: float
+    http2: bool = False
 
 
 class Lane:
@@ -116,14 +122,15 @@ class _Connection:
                 data = await self._read_head()
                 if data is None:
                     return None
-                if data == _HTTP2:
+                if data == _HTTP2 and self._lane.settings.http2:
                     return data + self._unread
                 head = parse_head(data, fields)
-                fields = head.fields
+                # Kept as long as the connection, for clients repeat it; a large one is not worth that.
+                fields = head.fields if len(head.fields.raw) <= _REMEMBERED_FIELDS else None
             except BadHead as bad:
                 await self._refuse(bad)
                 return None
-            if head.version != (1, 1) or fields.upgrade or not is_ours(head.target.partition("?")[0]):
+            if head.version != (1, 1) or not is_ours(_origin(head.target).partition("?")[0]):
                 return data + self._unread
             if not await self._exchange(head):
                 await self._close()
@@ -174,7 +181,7 @@ class _Connection:
         """Answer one request; whether the connection goes on."""
         lane, wire = self._lane, self.wire
         started = time.monotonic()
-        path, _, query = head.target.partition("?")
+        path, _, query = _origin(head.target).partition("?")
         fields = head.fields
         body: LengthBody | ChunkedBody
         if fields.length is None:
@@ -273,6 +280,14 @@ class _Connection:
                 if not data:
                     return
                 left -= len(data)
+
+
+def _origin(target: str) -> str:
+    """The origin-form of a target; a proxy's client sends the absolute one (RFC 9112, 3.2.2)."""
+    if target.startswith("/"):
+        return target
+    scheme, _, rest = target.partition("://")
+    return "/" + rest.partition("/")[2] if scheme.lower() in ("http", "https") else target
 
 
 @cache

@@ -6,7 +6,9 @@ head is copied again. ``100 Continue`` is said when a body is first wanted, not 
 
 from __future__ import annotations
 
-from trioreg.pipeline.body import ClientDisconnected
+import trio
+
+from trioreg.pipeline.body import BodyMalformed, ClientDisconnected
 from trioreg.pipeline.budget import Share
 from trioreg.server.chunked import BadChunk, ChunkDecoder
 from trioreg.server.wire import Wire
@@ -99,6 +101,8 @@ class ChunkedBody:
 
     async def ready(self) -> bool:
         decoder = self._decoder
+        if decoder.available:
+            await trio.lowlevel.checkpoint()
         if self._early:
             early, self._early = self._early, b""
             self._feed(early)
@@ -120,7 +124,7 @@ class ChunkedBody:
         try:
             count = self._decoder.take(view)
         except BadChunk as error:
-            raise ClientDisconnected(str(error)) from None
+            raise BodyMalformed(str(error)) from None
         self.received += count
         return count
 
@@ -131,4 +135,4 @@ class ChunkedBody:
         try:
             self._decoder.feed(data)
         except BadChunk as error:
-            raise ClientDisconnected(str(error)) from None
+            raise BodyMalformed(str(error)) from None

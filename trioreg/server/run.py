@@ -9,7 +9,7 @@ import secrets
 import signal
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -48,10 +48,10 @@ def run(config: Config) -> int:
     if config.http_workers == 1:
         trio.run(serve, config)
         return 0
-    from trioreg.server.workers import run_workers
+    from trioreg.server.workers import STOP, run_workers
 
     def work(share: Config, sockets: list[socket.socket]) -> None:
-        trio.run(partial(serve, share, sockets=sockets))
+        trio.run(partial(serve, share, sockets=sockets, stop_signals=(STOP,)))
 
     return run_workers(config, work, partial(_announce, config))
 
@@ -60,6 +60,7 @@ async def serve(
     config: Config,
     *,
     sockets: list[socket.socket] | None = None,
+    stop_signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT),
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run a registry until a signal ends it. `task_status` reports the port once it accepts.
@@ -91,10 +92,10 @@ async def serve(
     async with trio.open_nursery() as background:
         background.start_soon(engine.run)
         background.start_soon(_every, _TRIM_SECONDS, budget.trim)
-        background.start_soon(_every, _LOG_SECONDS, access.flush)
-        await _listen(config, connections, sockets, task_status)
+        background.start_soon(_write_log, access)
+        await _listen(config, connections, sockets, stop_signals, task_status)
         background.cancel_scope.cancel()
-    access.flush()
+    access.write(access.take())
 
 
 class _QuartFront:
@@ -139,7 +140,7 @@ def _quart_front(config: Config, service: Service, share: Share, access: logs.Ac
 
 
 def _lane(config: Config, service: Service, share: Share, access: logs.AccessLog) -> Lane:
-    settings = LaneSettings(config.http_max_head_bytes, config.http_idle_timeout)
+    settings = LaneSettings(config.http_max_head_bytes, config.http_idle_timeout, config.http_http2)
     return Lane(service, share, access, settings, name=secrets.token_hex(4))
 
 
@@ -194,10 +195,12 @@ async def _listen(
     config: Config,
     connections: Connections,
     sockets: list[socket.socket] | None,
+    stop_signals: Sequence[signal.Signals],
     started: trio.TaskStatus[int],
 ) -> None:
     address = config.http_bind
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with trio.open_signal_receiver(*stop_signals) as signals:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, stop_signals)
         if sockets is None:
             listeners = await open_listeners(address.host, address.port, config.http_backlog)
             _announce(config, bound_port(listeners[0]))
@@ -213,6 +216,15 @@ def _announce(config: Config, port: int) -> None:
     scheme = "https" if config.http_tls_certificate else "http"
     url = f"{scheme}://{Address(config.http_bind.host, port)}"
     print(f"trioreg listening on {url}", flush=True)  # noqa: T201 (a script reads the port here)
+
+
+async def _write_log(access: logs.AccessLog) -> None:
+    while True:
+        await trio.sleep(_LOG_SECONDS)
+        waiting = access.take()
+        if waiting:
+            # Left alone when we are cancelled: a reader that is stuck must not keep us from ending.
+            await trio.to_thread.run_sync(access.write, waiting, abandon_on_cancel=True)
 
 
 async def _every(seconds: float, call: Callable[[], None]) -> None:

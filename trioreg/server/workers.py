@@ -5,11 +5,14 @@ address) and its part of the memory settings. They share nothing but the files: 
 one goes on in any other, because leases are locks between processes.
 
 Rules: this process only watches; it runs no Trio and serves nobody. It keeps the sockets open, so that the
-connections that wait for a worker that died wait for its successor. A worker dies with its parent.
+connections that wait for a worker that died wait for its successor. A worker dies with its parent. It
+heeds `STOP` only: a terminal or a service manager sends its signals to every process of the group, and the
+second that a worker got, passed on from here, would mean that it shall not wait for its transfers.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -25,6 +28,9 @@ from trioreg.config import Address, Config
 _RESTART_SECONDS = 1.0
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
+
+# Blocked in a worker until it listens to it (`server.run`), so that none is lost.
+STOP = signal.SIGUSR1
 
 Serve = Callable[[Config, list[socket.socket]], None]
 
@@ -70,17 +76,19 @@ class _Watcher:
     def _start(self, index: int) -> None:
         sys.stdout.flush()
         parent = os.getpid()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {STOP})
         pid = os.fork()
         if pid:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             self._pids[pid] = (index, time.monotonic())
             if self._stopping:
-                os.kill(pid, signal.SIGTERM)
+                os.kill(pid, STOP)
             return
         code = 1
         try:
             for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, signal.SIG_DFL)
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+                signal.signal(number, signal.SIG_IGN)
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, STOP)
             if os.getppid() == parent:
                 self._work(index)
             code = 0
@@ -99,10 +107,11 @@ class _Watcher:
         if not self._stopping:
             self._start(index)
 
-    def _on_signal(self, number: int, _frame: object) -> None:
+    def _on_signal(self, _number: int, _frame: object) -> None:
         self._stopping = True
-        for pid in self._pids:
-            os.kill(pid, number)
+        for pid in list(self._pids):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, STOP)
 
 
 def _share(config: Config) -> Config:

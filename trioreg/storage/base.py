@@ -207,8 +207,11 @@ class ObjectStore(Protocol):
     async def delete(self, key: str) -> bool:
         """Whether there was a value. Durable."""
 
-    async def delete_if_equal(self, key: str, value: bytes) -> bool:
-        """Delete only that value; a value that another writer set meanwhile stays."""
+    def exclusive(self, kind: str, key: str) -> AbstractAsyncContextManager[None]:
+        """Be alone in here with that kind and key, in all processes; unrelated keys may have to wait too.
+
+        For a change of several values that must agree. Who holds two kinds takes them in one order.
+        """
 
     async def children(self, prefix: str) -> Sequence[str]:
         """Names directly below a key prefix, sorted. May name one whose values are just being written

@@ -10,6 +10,7 @@
       repositories/<name>/_manifests/tags/<tag>/current/link                 digest of the tag
       repositories/<name>/_referrers/<algorithm>/<subject hex>/<algorithm>/<hex>   descriptor (JSON)
       uploads/<id>/data, state                                               bytes so far; record
+      locks/<kind>-<number>                                                  empty; held while links change
 
 Rule: arguments are values of `oci`, whose grammar has no ``..`` and no component that begins with ``_``
 or ``.``; so no key leaves the root, and ours never collide with a repository's. Link files hold just the
@@ -24,6 +25,7 @@ from trioreg.oci.names import RepositoryName, Tag, UploadId
 REPOSITORIES = "repositories"
 BLOBS = "blobs"
 UPLOADS = "uploads"
+LOCKS = "locks"
 MANIFESTS = "_manifests"
 
 

@@ -92,6 +92,7 @@ class MemoryStorage:
         self.sessions: dict[UploadId, _Session] = {}
         self._objects: dict[str, tuple[bytes, int]] = {}
         self._stamps = count()
+        self._locks: dict[str, trio.Lock] = {}
 
     async def size(self, digest: Digest) -> int | None:
         data = self.blobs.get(digest)
@@ -171,8 +172,10 @@ class MemoryStorage:
     async def delete(self, key: str) -> bool:
         return self._objects.pop(key, None) is not None
 
-    async def delete_if_equal(self, key: str, value: bytes) -> bool:
-        return await self.get(key) == value and await self.delete(key)
+    @asynccontextmanager
+    async def exclusive(self, kind: str, key: str) -> AsyncIterator[None]:
+        async with self._locks.setdefault(kind, trio.Lock()):
+            yield
 
     async def children(self, prefix: str) -> Sequence[str]:
         below = f"{prefix}/"

@@ -8,22 +8,32 @@ younger than a clock tick of the filesystem may hide a second change, so it is n
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import time
-from collections.abc import Callable, Hashable, Sequence
-from contextlib import suppress
+import zlib
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias, TypeVar, TypeVarTuple
 
 import trio
 
+from trioreg.storage import layout
 from trioreg.storage.base import storage_failure
-from trioreg.storage.filesystem.disk import TEMPORARY_PREFIX, Disk, storage_errors
+from trioreg.storage.filesystem.disk import Disk, storage_errors
 from trioreg.storage.lru import ByteLru
 
 # Timestamps of Linux filesystems advance with the kernel's tick, 1 to 10 ms (before multigrain
 # timestamps in 6.13); network filesystems are coarser.
 _SETTLED_NS = 100_000_000
+
+# Each waits in a thread for most of its time; the disk serves syncs together.
+_CHANGES_AT_ONCE = 64
+
+# Locks of one kind: few enough to keep, enough that changes of different things rarely meet.
+_LOCKS = 64
+_LOCK_POLL_SECONDS = 0.005
 
 _Stamp: TypeAlias = tuple[int, int, int]
 
@@ -40,6 +50,9 @@ class FilesystemObjects:
         self._disk = disk
         self._values: ByteLru[tuple[Hashable, bytes]] = ByteLru(cache_bytes // 2)
         self._listings: ByteLru[tuple[Hashable, Sequence[str]]] = ByteLru(cache_bytes // 2)
+        self._locks: dict[str, trio.Lock] = {}
+        # Apart from reads: a hundred commits that wait for the disk must not keep a list waiting.
+        self._changes = trio.CapacityLimiter(_CHANGES_AT_ONCE)
 
     async def get(self, key: str) -> bytes | None:
         path = self._below + key
@@ -68,10 +81,7 @@ class FilesystemObjects:
         return await self._change("writing an object", self._disk.create_file, self._root / key, value)
 
     async def delete(self, key: str) -> bool:
-        return await self._change("deleting an object", self._delete, self._root / key)
-
-    async def delete_if_equal(self, key: str, value: bytes) -> bool:
-        return await self._change("deleting an object", self._delete_if_equal, self._root / key, value)
+        return await self._change("deleting an object", self._delete, key)
 
     async def children(self, prefix: str) -> Sequence[str]:
         path = self._below + prefix
@@ -81,7 +91,8 @@ class FilesystemObjects:
         known = self._listings.get(prefix)
         if known is not None and known[0] == stamp:
             return known[1]
-        names = await self._change("listing objects", _list, path)
+        with storage_errors("listing objects"):
+            names = await trio.to_thread.run_sync(_list, path)
         if _settled(stamp) and _stamp(path) == stamp:
             # A short string takes 49 bytes and its length; the list 8 more.
             self._listings.put(prefix, (stamp, names), sum(57 + len(name) for name in names))
@@ -90,46 +101,49 @@ class FilesystemObjects:
     async def _change(self, doing: str, call: Callable[[*Ts], T], *arguments: *Ts) -> T:
         """Run a blocking call in a thread. Cancelled before it begins, or not at all."""
         with storage_errors(doing):
-            return await trio.to_thread.run_sync(call, *arguments)
+            return await trio.to_thread.run_sync(call, *arguments, limiter=self._changes)
 
-    def _delete(self, path: Path) -> bool:
+    @asynccontextmanager
+    async def exclusive(self, kind: str, key: str) -> AsyncIterator[None]:
+        bucket = f"{kind}-{zlib.crc32(key.encode()) % _LOCKS:02x}"
+        async with self._locks.setdefault(bucket, trio.Lock()):
+            held = await self._lock_file(f"{self._below}{layout.LOCKS}/{bucket}")
+            try:
+                yield
+            finally:
+                os.close(held)
+
+    async def _lock_file(self, path: str) -> int:
+        """A lock against other processes, which cannot wake us: look again every few milliseconds."""
+        with storage_errors("locking"):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                while True:
+                    try:
+                        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        return descriptor
+                    except BlockingIOError:
+                        await trio.sleep(_LOCK_POLL_SECONDS)
+            except BaseException:
+                os.close(descriptor)
+                raise
+
+    def _delete(self, key: str) -> bool:
+        path = self._root / key
         found = self._disk.remove_file(path)
-        self._tidy(path.parent)
+        self._tidy(key)
         return found
 
-    def _delete_if_equal(self, path: Path, value: bytes) -> bool:
-        """Take the value away under another name, look at it, and put back what is not meant.
+    def _tidy(self, key: str) -> None:
+        """Remove directories that became empty, up to the one that holds a repository's entries.
 
-        Looking before keeps every other value where it is: only one that is set between the look and the
-        rename is ever moved.
+        That is the first of the key with a leading underscore; a tag may have one as well.
         """
-        try:
-            if path.read_bytes() != value:
-                return False
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        aside = path.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{time.monotonic_ns()}"
-        try:
-            self._disk.rename(path, aside)
-        except FileNotFoundError:
-            return False
-        meant = aside.read_bytes() == value
-        if not meant:
-            # If yet another value was set meanwhile, that one is newer and stays.
-            with suppress(FileExistsError):
-                self._disk.link(aside, path)
-        self._disk.unlink(aside)
-        self._disk.sync_directory(path.parent)
-        if meant:
-            self._tidy(path.parent)
-        return meant
-
-    def _tidy(self, directory: Path) -> None:
-        """Remove directories that became empty, up to the one that holds a repository's entries."""
+        parts = key.split("/")
+        floor = next((index for index, part in enumerate(parts) if part.startswith("_")), len(parts))
         with suppress(OSError):
-            while not directory.name.startswith("_") and directory != self._root:
-                self._disk.rmdir(directory)
-                directory = directory.parent
+            for depth in range(len(parts) - 1, floor + 1, -1):
+                self._disk.rmdir(self._root.joinpath(*parts[:depth]))
 
 
 def _stamp(path: str) -> _Stamp | None:

@@ -76,7 +76,7 @@ class FilesystemStorage(FilesystemObjects):
         self._touch_after = touch_after
         self._boot = boot or record.boot_id()
         self._disk.make_root(self._root)
-        for directory in (layout.BLOBS, layout.REPOSITORIES, layout.UPLOADS):
+        for directory in (layout.BLOBS, layout.REPOSITORIES, layout.UPLOADS, layout.LOCKS):
             self._disk.make_directory(self._root / directory)
         super().__init__(self._root, self._disk, cache_bytes=cache_bytes)
 
@@ -154,7 +154,14 @@ class FilesystemStorage(FilesystemObjects):
                 with storage_errors("opening an upload"):
                     size = os.fstat(data).st_size
                     opening = partial(
-                        FilesystemUpload, self._root, directory, self._disk, saved, self._boot, data
+                        FilesystemUpload,
+                        self._root,
+                        directory,
+                        self._disk,
+                        saved,
+                        self._boot,
+                        data,
+                        self._changes,
                     )
                     if saved.written.offset == saved.resume_point(self._boot, size).offset == size:
                         session = opening()
@@ -189,7 +196,8 @@ class FilesystemStorage(FilesystemObjects):
             await trio.sleep(_LEASE_POLL_SECONDS)
 
     async def _names(self, key: str) -> list[str]:
-        return await self._change("listing the storage", _listing, self._root / key)
+        with storage_errors("listing the storage"):
+            return await trio.to_thread.run_sync(_listing, self._root / key)
 
     def _stat(self, digest: Digest) -> os.stat_result | None:
         with storage_errors("looking for a blob"):

@@ -30,8 +30,18 @@ _NEW_STATE = ".state"  # The lease holder is alone here, so one name is enough.
 class FilesystemUpload:
     """`Upload` in a directory whose lock the caller (`leased`) holds."""
 
-    def __init__(self, root: Path, directory: Path, disk: Disk, saved: Record, boot: str, data: int):
+    def __init__(
+        self,
+        root: Path,
+        directory: Path,
+        disk: Disk,
+        saved: Record,
+        boot: str,
+        data: int,
+        changes: trio.CapacityLimiter,
+    ):
         self._root = root
+        self._changes = changes
         self._directory = directory
         self._disk = disk
         self._record = saved
@@ -75,15 +85,16 @@ class FilesystemUpload:
     async def checkpoint(self, at: Checkpoint, *, sync: bool) -> None:
         assert at.offset <= self._offset, "a record may not run ahead of the bytes"
         with storage_errors("saving the state of an upload"):
-            await trio.to_thread.run_sync(self._checkpoint, at, sync)
+            await trio.to_thread.run_sync(self._checkpoint, at, sync, limiter=self._changes)
 
     async def commit(self, digest: Digest) -> None:
         with storage_errors("publishing a blob"):
-            await trio.to_thread.run_sync(self._commit, self._root / layout.blob(digest))
+            blob = self._root / layout.blob(digest)
+            await trio.to_thread.run_sync(self._commit, blob, limiter=self._changes)
 
     async def cancel(self) -> None:
         with storage_errors("cancelling an upload"):
-            await trio.to_thread.run_sync(self._remove)
+            await trio.to_thread.run_sync(self._remove, limiter=self._changes)
 
     def _checkpoint(self, at: Checkpoint, sync: bool) -> None:
         if sync:
@@ -102,6 +113,10 @@ class FilesystemUpload:
             self._disk.sync_data(self._data)
         except OSError:
             self._doubted = True
+            # Shorter than its record says, the session falls back by itself, whether or not we can still
+            # save a record, or live to do it.
+            with contextlib.suppress(OSError):
+                self._disk.truncate(self._data, self._record.synced.offset)
             raise
 
     def _commit(self, blob: Path) -> None:
