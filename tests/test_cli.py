@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import os
 import socket
 import subprocess
@@ -198,3 +199,15 @@ def test_a_storage_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.splitlines()[-1].startswith(f"trioreg: {tmp_path / 'file'}")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("leave_out", ["", "1"])
+def test_info_says_which_engine_runs_and_why(leave_out: str) -> None:
+    """The engine that was built, or what serves in its place."""
+    built = importlib.util.find_spec("trioreg.pipeline._engine") is not None
+    engine = "compiled" if built and not leave_out else "OpenSSL"
+    environ = {**os.environ, "TRIOREG_TEST_NO_ENGINE": leave_out}
+    told = subprocess.run(
+        [sys.executable, "-m", "trioreg", "info"], env=environ, capture_output=True, text=True, check=True
+    )
+    assert f"digest engine  {engine}" in told.stdout

@@ -31,6 +31,9 @@ def main(
     environ = os.environ if environ is None else environ
     try:
         arguments = _parser().parse_args(argv)
+        if arguments.command == "info":
+            _print_info()
+            return 0
         if arguments.command == "config":
             _print_config(arguments, environ)
             return 0
@@ -91,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_command(commands, "serve", "run the registry")
     show = _add_command(commands, "config", "show the effective settings and where each comes from")
+    commands.add_parser("info", help="show what runs here: versions, and the digest engine that was chosen")
     show.add_argument("--markdown", action="store_true", help="print the table of docs/configuration.md")
     return parser
 
@@ -115,6 +119,15 @@ def _add_command(commands: Any, name: str, text: str) -> argparse.ArgumentParser
         "--set", action=_Set, metavar="NAME=VALUE", help="any setting by its name; repeatable"
     )
     return command
+
+
+def _print_info() -> None:
+    from trioreg.server.info import describe as describe_engine
+
+    rows = describe_engine()
+    width = max(len(name) for name, _ in rows)
+    for name, text in rows:
+        sys.stdout.write(f"{name:<{width}}  {text}\n")
 
 
 def _print_config(arguments: argparse.Namespace, environ: Mapping[str, str]) -> None:

@@ -20,6 +20,7 @@ from trioreg.oci.manifest import OCI_INDEX
 from trioreg.oci.names import Tag
 from trioreg.pipeline import pump
 from trioreg.pipeline.body import ClientDisconnected
+from trioreg.pipeline.budget import PAGE
 from trioreg.pipeline.digests import new_state
 from trioreg.pipeline.pump import Reached
 from trioreg.registry import failures
@@ -80,9 +81,7 @@ async def test_a_finish_past_its_limit(on_disk: House, monkeypatch: pytest.Monke
     assert await on_disk.pull(BLOB) == DATA
 
 
-async def test_a_push_in_one_request_past_its_limit(
-    on_disk: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_push_in_one_request_past_its_limit(on_disk: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same where the client knows of no session: it sends the blob again."""
     with monkeypatch.context() as patch:
         patch.setattr(failures, "FINISH_SECONDS", 0.0)
@@ -148,12 +147,10 @@ async def test_a_link_that_is_stuck(autojump_clock: MockClock) -> None:
 # The pump has a limit of its own, for a client that left.
 
 
-async def test_the_client_leaves_and_the_disk_is_stuck(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_client_leaves_and_the_disk_is_stuck(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """The storage is to blame, and what is said to be written is exactly that."""
     monkeypatch.setattr(pump, "DRAIN_SECONDS", 0.0)
-    size = house.pump.budget.block
+    size = PAGE
     reached = Reached(0, new_state("sha256"), "sha256")
     async with house.storage.lease_upload(await house.begin(), 0) as real:
         upload = WatchedUpload(real, pause_at=size)

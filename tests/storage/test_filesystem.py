@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from trioreg.oci.digest import digest_of
 from trioreg.oci.names import RepositoryName, Tag, UploadId
 from trioreg.storage import layout, record
-from trioreg.storage.base import Checkpoint, StorageError, UploadNotFound
+from trioreg.storage.base import Checkpoint, StorageError, StorageFull, UploadNotFound
 from trioreg.storage.catalog import Catalog
 from trioreg.storage.filesystem import Disk, FilesystemStorage
 
@@ -514,3 +515,105 @@ async def test_a_failed_sync_takes_back_what_it_was_to_secure(tmp_path: Path, sy
     assert await storage.size(digest_of(b"12345678")) is None
     async with storage.lease_upload(session, 0) as upload:
         assert upload.resumed == Checkpoint(synced, b"state" if synced else None)
+
+
+class LosingDisk(Disk):
+    """Once broken, it loses the bytes that a sync was to secure, and has room for no record (`full`)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.broken = False
+        self.full = ""
+
+    def sync_data(self, descriptor: int) -> None:
+        if self.broken:
+            # What Linux does: the page is called clean, and what is read back later is what the disk has.
+            os.pwrite(descriptor, bytes(4), 4)
+            raise OSError(errno.EIO, "Input/output error")
+        super().sync_data(descriptor)
+
+    def rename(self, source: Path, target: Path) -> None:
+        if self.full == "rename" and target.name == "state":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super().rename(source, target)
+
+    def pwrite(self, descriptor: int, data: memoryview, offset: int) -> int:
+        if self.full == "pwrite":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().pwrite(descriptor, data, offset)
+
+
+async def check_resumed_and_finished(storage: FilesystemStorage, session: UploadId, synced: int) -> None:
+    """The session goes on from what was synced, and becomes the blob that it is called."""
+    whole = b"12345678"
+    async with storage.lease_upload(session, 0) as upload:
+        assert upload.resumed == Checkpoint(synced, b"synced" if synced else None)
+        assert await upload.read(0, 100) == whole[:synced]
+        await upload.write(memoryview(whole[synced:]))
+        await upload.commit(digest_of(whole))
+    blob = await storage.open_blob(digest_of(whole))
+    assert await blob.read(0, 100) == whole
+    blob.close()
+
+
+@pytest.mark.parametrize("full", ["rename", "pwrite"])
+@pytest.mark.parametrize("synced", [0, 4])
+async def test_a_failed_sync_and_no_room_to_say_so(root: Path, synced: int, full: str) -> None:
+    """An older record vouches for bytes that are lost, and it cannot be replaced: they count no more."""
+    disk = LosingDisk()
+    storage = FilesystemStorage(root, disk)
+    session = (await storage.create_upload(NAME, "sha256")).id
+    async with storage.lease_upload(session, 0) as upload:
+        await upload.write(memoryview(b"1234"))
+        await upload.checkpoint(Checkpoint(4, b"synced"), sync=bool(synced))
+        await upload.write(memoryview(b"5678"))
+        await upload.checkpoint(Checkpoint(8, b"written"), sync=False)
+        disk.broken, disk.full = True, full
+        with pytest.raises(StorageError):
+            await upload.commit(digest_of(b"12345678"))
+        with pytest.raises(StorageFull):
+            await upload.checkpoint(Checkpoint(8, b"written"), sync=False)
+    assert await storage.size(digest_of(b"12345678")) is None
+    disk.broken, disk.full = False, ""
+    # Nor are they told to the client.
+    assert (await storage.upload_info(session)).offset == synced
+    await check_resumed_and_finished(storage, session, synced)
+    (root / layout.UPLOADS / session / ".state").unlink(missing_ok=True)
+
+
+async def test_a_failed_sync_while_the_next_block_is_written(root: Path) -> None:
+    """A block that was on its way when the bytes before it were given up makes none of them count again."""
+    disk = LosingDisk()
+    storage = FilesystemStorage(root, disk)
+    session = (await storage.create_upload(NAME, "sha256")).id
+    async with storage.lease_upload(session, 0) as upload:
+        await upload.write(memoryview(b"12345678"))
+        await upload.checkpoint(Checkpoint(8, b"written"), sync=False)
+        disk.broken, disk.full = True, "rename"
+        with pytest.raises(StorageError):
+            await upload.checkpoint(Checkpoint(8, b"written"), sync=True)
+        await upload.write(memoryview(b"9abc"))
+        with pytest.raises(StorageFull):
+            await upload.checkpoint(Checkpoint(8, b"written"), sync=False)
+    disk.broken, disk.full = False, ""
+    await check_resumed_and_finished(storage, session, 0)
+
+
+@pytest.mark.parametrize("name", ["_x", "_manifests", "_layers", "__", "_x.y-z"])
+@pytest.mark.parametrize("others", [0, 1])
+async def test_a_deleted_tag_with_an_underscore(root: Path, name: str, others: int) -> None:
+    """It goes like any other: not listed, though the listing was known, and without a directory."""
+    storage = FilesystemStorage(root)
+    catalog = Catalog(storage)
+    here = root / layout.tags(NAME)
+    for other in range(others):
+        await catalog.set_tag(NAME, Tag(f"other{other}"), BLOB)
+    await catalog.set_tag(NAME, Tag(name), BLOB)
+    for _ in range(2):
+        age(here)
+        assert name in (await catalog.tags(NAME, None, None))[0]
+    assert await catalog.delete_tag(NAME, Tag(name))
+    assert not (here / name).exists()
+    assert len(list(here.iterdir()) if here.exists() else []) == others
+    assert name not in (await catalog.tags(NAME, None, None))[0]
+    assert await catalog.get_tag(NAME, Tag(name)) is None
