@@ -97,7 +97,7 @@ async def serving(
     service = Service(registry, manifest_seconds=2 * stall)
     access = logs.AccessLog(enabled=False)
     app = create_app(service, share, access, stall_timeout=stall, max_head_bytes=32 * KIB)
-    hypercorn = HypercornFront(app, max_head_bytes=32 * KIB, idle_timeout=idle, http2=False)
+    hypercorn = HypercornFront(app, max_head_bytes=32 * KIB, idle_timeout=idle, http2=True)
     lane = Lane(service, share, access, LaneSettings(32 * KIB, idle, http2=True), name="test")
     connections = Connections(
         hypercorn, lane if front == "direct" else None, share, stall_timeout=stall, tls=tls

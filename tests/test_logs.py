@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trioreg.logs import Format, Handler, JsonFormatter, Level, Log, TextFormatter, configure
+from trioreg.logs import AccessLog, Format, Handler, JsonFormatter, Level, Log, TextFormatter, configure
 from trioreg.logs import request_id as current_request
 
 log = Log("trioreg.tests")
@@ -259,3 +259,117 @@ def test_nothing_is_formatted_below_the_level(text: Sink) -> None:
     log.info("seen", value=Costly())
     assert len(shown) == 1
     assert len(text.lines()) == 1
+
+
+# The access log.
+
+
+def record(access: AccessLog, path: str = "/v2/", method: str = "GET", client: str = "192.0.2.1") -> None:
+    access.record(method, path, 200, received=1, sent=2, seconds=0.25, client=client, request="ab-1")
+
+
+def test_an_access_line_in_text(text: Sink) -> None:
+    """Nothing is written before `write`; then a line a request, in their order."""
+    access = AccessLog(enabled=True)
+    record(access, "/v2/a")
+    record(access, "/v2/b")
+    assert text.lines() == []
+    access.write(access.take())
+    first, second = text.lines()
+    stamp, rest = first.split(" ", 1)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", stamp)
+    assert rest == (
+        "info    trioreg.access request method=GET path=/v2/a status=200 received=1 sent=2"
+        " seconds=0.250000 client=192.0.2.1 request=ab-1"
+    )
+    assert " path=/v2/b " in second
+
+
+def test_an_access_line_in_json(as_json: Sink) -> None:
+    """An object a request, with numbers as numbers."""
+    access = AccessLog(enabled=True)
+    record(access)
+    access.write(access.take())
+    [line] = as_json.lines()
+    values = json.loads(line)
+    assert values.pop("time").endswith("Z")
+    assert values == {
+        "level": "info", "logger": "trioreg.access", "message": "request", "request": "ab-1",
+        "method": "GET", "path": "/v2/", "status": 200, "received": 1, "sent": 2, "seconds": 0.25,
+        "client": "192.0.2.1",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+def test_a_client_cannot_forge_an_access_line(forgery: str, text: Sink, as_json: Sink) -> None:
+    """Quotes, line ends and the like are escaped in every value that a client chooses."""
+    access = AccessLog(enabled=True)
+    for sink in (text, as_json):
+        logging.getLogger().handlers[:] = [sink.handler]
+        record(access, forgery, forgery, forgery)
+        access.write(access.take())
+        [line] = sink.lines()
+        assert re.fullmatch(r"[ -~]+", line)
+        if sink is text:
+            for name in ("method", "path", "client"):
+                assert f" {name}={json.dumps(forgery)} " in line
+        else:
+            values = json.loads(line)
+            assert [values[name] for name in ("method", "path", "client")] == [forgery] * 3
+
+
+def test_what_is_taken_is_taken_once(text: Sink) -> None:
+    """`take` empties the log, and what comes while somebody writes waits for the next."""
+    access = AccessLog(enabled=True)
+    record(access, "/v2/a")
+    taken = access.take()
+    record(access, "/v2/b")
+    access.write(taken)
+    assert ["path=/v2/a" in line for line in text.lines()] == [True]
+    access.write(access.take())
+    assert ["path=/v2/b" in line for line in text.lines()] == [True]
+    assert access.take() == []
+    access.write([])
+    assert text.lines() == []
+
+
+def test_an_access_log_that_nobody_takes_from_is_bounded(text: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first lines wait, the rest are counted; after a `take` there is room again."""
+    monkeypatch.setattr(AccessLog, "LIMIT", 3)
+    access = AccessLog(enabled=True)
+    for number in range(5):
+        record(access, f"/v2/{number}")
+    assert access.dropped == 2
+    waiting = access.take()
+    record(access, "/v2/5")
+    assert access.dropped == 2
+    access.write(waiting)
+    access.write(access.take())
+    assert [line.split(" path=/v2/")[1][0] for line in text.lines()] == list("0125")
+
+
+def test_no_access_log(text: Sink) -> None:
+    """Disabled, it keeps nothing and writes nothing; above `info` nothing is written either."""
+    silent = AccessLog(enabled=False)
+    for _ in range(10):
+        record(silent)
+    assert (silent.take(), silent.dropped) == ([], 0)
+    access = AccessLog(enabled=True)
+    sink = Sink("warning", "text")
+    record(access)
+    access.write(access.take())
+    assert (text.lines(), sink.lines()) == ([], [])
+    sink.close()
+
+
+def test_access_lines_that_cannot_be_written_are_counted() -> None:
+    """Nobody reads any more: no exception, and a count for each line."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    broken = configure("info", "text", writer)
+    access = AccessLog(enabled=True)
+    record(access)
+    record(access)
+    access.write(access.take())
+    assert broken.dropped == 2
+    os.close(writer)

@@ -60,12 +60,17 @@ async def test_a_scope_past_its_limit_raises(monkeypatch: pytest.MonkeyPatch) ->
     async with failures.unbroken():
         await trio.lowlevel.checkpoint()
     monkeypatch.setattr(failures, "FINISH_SECONDS", 0.0)
-    reached_the_end = False
-    with pytest.raises(StorageError):
+    steps = 0
+
+    async def work() -> None:
+        nonlocal steps
         async with failures.unbroken():
             await trio.lowlevel.checkpoint()
-            reached_the_end = True
-    assert not reached_the_end
+            steps += 1
+
+    with pytest.raises(StorageError):
+        await work()
+    assert steps == 0
 
 
 async def test_a_finish_past_its_limit(on_disk: House, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,11 +10,16 @@ from __future__ import annotations
 
 import h11
 import pytest
+import trio
 from fuzzing import examples
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from trioreg.pipeline.budget import Share
 from trioreg.server.chunked import BadChunk, ChunkDecoder
+from trioreg.server.lane_body import ChunkedBody
+
+from .test_fuzz import ScriptedWire
 
 KIB = 1024
 
@@ -81,6 +86,7 @@ def take(decoder: ChunkDecoder, room: int) -> bytes:
         count = decoder.take(memoryview(buffer))
         assert 0 < count <= room
         content += buffer[:count]
+    decoder.check()
     return content
 
 
@@ -248,3 +254,50 @@ def check_against_h11(coded: bytes, places: list[int]) -> None:
     assert isinstance(event, h11.EndOfMessage) == ended
     if ended:
         assert peer.trailing_data[0] == rest
+
+
+def test_one_take_has_an_end() -> None:
+    """However much room there is, 256 chunks at a time: a client of tiny ones does not hold everybody up."""
+    decoder, buffer, content = ChunkDecoder(), bytearray(64 * KIB), b""
+    decoder.feed(b"1\r\nx\r\n" * 1000 + b"0\r\n\r\n")
+    counts = []
+    while decoder.available:
+        counts.append(decoder.take(memoryview(buffer)))
+        content += buffer[: counts[-1]]
+    assert counts == [256, 256, 256, 232]
+    assert content == b"x" * 1000
+    assert decoder.ended
+
+
+def test_large_chunks_fill_the_room() -> None:
+    """The limit is none for those who send whole ones."""
+    decoder, buffer = ChunkDecoder(), bytearray(64 * KIB)
+    decoder.feed(b"%x\r\n%s\r\n" % (KIB, bytes(KIB)) * 100)
+    assert decoder.take(memoryview(buffer)) == 64 * KIB
+
+
+@pytest.mark.parametrize("room", [1, 4 * KIB, 256 * KIB])
+async def test_tiny_chunks_let_others_run(room: int) -> None:
+    """Between two looks at a body that never lets us wait, every other task has its turn."""
+    count = 20_000
+    wire = ScriptedWire([b"1\r\nx\r\n" * count + b"0\r\n\r\n"])
+    body = ChunkedBody(wire, b"", Share(2**40), expects_continue=False)
+    turns, buffer = 0, memoryview(bytearray(room))
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    fills = 0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(others)
+        while await body.ready():
+            body.fill(buffer)
+            fills += 1
+        nursery.cancel_scope.cancel()
+    assert body.received == count
+    assert fills >= count / 256
+    # As good as one each: at both ends a turn may be missing.
+    assert turns >= fills - 2

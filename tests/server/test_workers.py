@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
 from blackbox import Server, digest_of, path_of, push_blob, seeded_bytes, with_query
+
+from .test_life import SOON, end
 
 WORKERS = {"http.workers": "2", "http.idle_timeout": "5"}
 
@@ -31,6 +35,14 @@ def until_both_answered(server: Server) -> None:
         if len(names) == 2:
             return
     pytest.fail("one worker took every connection")
+
+
+def until_one_is_left(server: Server) -> None:
+    """Who has nothing to do ends as soon as it is told to, and the other was told at the same time."""
+    limit = time.monotonic() + SOON
+    while len(workers_of(server)) > 1:
+        assert time.monotonic() < limit, "no worker ended"
+        os.sched_yield()
 
 
 def test_any_worker_goes_on_with_any_upload(tmp_path: Path) -> None:
@@ -69,3 +81,28 @@ def test_the_budget_is_divided(tmp_path: Path) -> None:
     """What one worker may take is too little for a third, and the error says so."""
     with pytest.raises(RuntimeError, match="for each of 64 workers"):
         Server(tmp_path, settings={"http.workers": "64"}).start()
+
+
+@pytest.mark.parametrize("first", ["watcher", "workers"])
+def test_a_signal_to_all_of_them_at_once(tmp_path: Path, first: str) -> None:
+    """A service manager tells every process of a group: what is under way is finished, then all end."""
+    with Server(tmp_path, settings={**WORKERS, "http.shutdown_grace": "600"}) as server:
+        data = seeded_bytes(9, 300_000)
+        begin = f"POST /v2/a/b/blobs/uploads/?digest={digest_of(data)} HTTP/1.1\r\nHost: a\r\n"
+        begin += f"Content-Length: {len(data)}\r\nExpect: 100-continue\r\n\r\n"
+        with server.connect() as connection:
+            connection.sendall(begin.encode())
+            assert connection.recv(1000).startswith(b"HTTP/1.1 100")
+            connection.sendall(data[:150_000])
+            everyone = [server.pid, *workers_of(server)]
+            for pid in everyone if first == "watcher" else reversed(everyone):
+                os.kill(pid, signal.SIGTERM)
+            until_one_is_left(server)
+            connection.sendall(data[150_000:])
+            answer = http.client.HTTPResponse(connection, method="POST")
+            answer.begin()
+            assert answer.status == 201
+            answer.read()
+        assert end(server) == 0
+    with Server(tmp_path) as again:
+        assert again.request("GET", f"/v2/a/b/blobs/{digest_of(data)}").body == data

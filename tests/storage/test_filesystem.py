@@ -578,7 +578,6 @@ async def test_a_failed_sync_and_no_room_to_say_so(root: Path, synced: int, full
     # Nor are they told to the client.
     assert (await storage.upload_info(session)).offset == synced
     await check_resumed_and_finished(storage, session, synced)
-    (root / layout.UPLOADS / session / ".state").unlink(missing_ok=True)
 
 
 async def test_a_failed_sync_while_the_next_block_is_written(root: Path) -> None:
@@ -596,6 +595,7 @@ async def test_a_failed_sync_while_the_next_block_is_written(root: Path) -> None
         with pytest.raises(StorageFull):
             await upload.checkpoint(Checkpoint(8, b"written"), sync=False)
     disk.broken, disk.full = False, ""
+    (root / layout.UPLOADS / session / ".state").unlink(missing_ok=True)
     await check_resumed_and_finished(storage, session, 0)
 
 

@@ -25,6 +25,7 @@ Rules:
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import trio
@@ -182,7 +183,7 @@ class _Flow:
         try:
             while True:
                 while jobs and jobs[0][1].has_ended:
-                    await self._settle(*jobs.popleft(), upload)
+                    await self._settle(*jobs.popleft(), upload, jobs)
                 block = self._intake.take_nowait(idle=not jobs) if len(jobs) < _JOBS else None
                 if block is not None:
                     try:
@@ -203,19 +204,30 @@ class _Flow:
                 await job.ended()
                 self._pump.budget.release(block)
 
-    async def _settle(self, block: Block, job: Job, upload: WritesByDescriptor) -> None:
+    async def _settle(
+        self, block: Block, job: Job, upload: WritesByDescriptor, others: Iterable[tuple[Block, Job]]
+    ) -> None:
         count = block.end
         self._pump.budget.release(block)
         job.check()
         upload.wrote(count)
+        if self._is_due(count):
+            # A sync that fails cuts the file: a write that still runs would make it long again.
+            for _, other in others:
+                await other.ended()
         await self._advance(count, job.saved)
 
     async def _advance(self, count: int, state: DigestState | bytes | None) -> None:
         """`count` more bytes are written and `state`, perhaps saved, is over all of them."""
-        before, every = self._reached.offset, self._pump.sync_every
+        due = self._is_due(count)
         self._reached.move(count, state)
-        if before // every != self._reached.offset // every:
+        if due:
             await self._upload.checkpoint(self._reached.checkpoint(), sync=True)
+
+    def _is_due(self, count: int) -> bool:
+        """Whether `count` more bytes pass a multiple of `sync_every`."""
+        before, every = self._reached.offset, self._pump.sync_every
+        return before // every != (before + count) // every
 
     def _wrong_size(self, received: int) -> RegistryError:
         return RegistryError(ErrorCode.SIZE_INVALID, {"expected": self._expected, "received": received})

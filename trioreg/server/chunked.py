@@ -44,19 +44,30 @@ class ChunkDecoder:
         self._trailers = 0
         self._first = True
         self.ended = False
+        self._broken = ""
 
     @property
     def available(self) -> int:
         """Bytes of content that `take` would give now, in one piece."""
         return min(self._chunk, len(self._fed))
 
+    def check(self) -> None:
+        """Raises BadChunk if what follows the content that was taken is none."""
+        if self._broken:
+            raise BadChunk(self._broken)
+
     def feed(self, data: bytes) -> None:
-        """Add bytes from the wire and read on to the next content. Raises BadChunk."""
+        """Add bytes from the wire and read on to the next content. Raises BadChunk, for good."""
+        self.check()
         self._fed = memoryview(bytes(self._fed) + data if self._fed else data)
-        self._advance()
+        try:
+            self._advance()
+        except BadChunk as broken:
+            self._broken = str(broken)
+            raise
 
     def take(self, view: memoryview) -> int:
-        """Move content into `view`; how many bytes. Raises BadChunk."""
+        """Move content into `view`; how many bytes."""
         moved = 0
         for _ in range(_CHUNKS_AT_ONCE):
             if moved == len(view) or not self.available:
@@ -67,7 +78,10 @@ class ChunkDecoder:
             self._chunk -= count
             moved += count
             if not self._chunk:
-                self._advance()
+                try:
+                    self._advance()
+                except BadChunk as broken:
+                    self._broken = str(broken)  # What came before it counts.
         return moved
 
     def rest(self) -> bytes:

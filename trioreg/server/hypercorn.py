@@ -28,6 +28,7 @@ class HypercornFront:
     def __init__(self, app: ASGIFramework, *, max_head_bytes: int, idle_timeout: float, http2: bool):
         self._app = ASGIWrapper(app)
         self._context = WorkerContext(None)
+        self._connection = _Connection if http2 else _Http1Connection
         self._config = config = HypercornConfig()
         config.max_app_queue_size = _QUEUED_MESSAGES
         config.h11_max_incomplete_size = max_head_bytes
@@ -41,7 +42,7 @@ class HypercornFront:
 
     async def serve(self, stream: trio.abc.Stream) -> None:
         """Speak HTTP on a plain or TLS stream until either side closes it."""
-        await _Connection(self._app, self._config, self._context, ConnectionState({}), stream)  # type: ignore[arg-type]
+        await self._connection(self._app, self._config, self._context, ConnectionState({}), stream)  # type: ignore[arg-type]
 
     async def stop(self) -> None:
         """Idle connections close now, others after the request that they are in."""
@@ -54,3 +55,15 @@ class _Connection(TCPServer):
     async def _read_data(self) -> None:
         await super()._read_data()
         await self.idle_task.stop()
+
+
+class _Http1Connection(_Connection):
+    """Takes neither ``Upgrade: h2c`` nor a connection that begins with HTTP/2; both are switched off."""
+
+    async def _read_data(self) -> None:
+        setattr(self.protocol.protocol, "_check_protocol", _take_as_it_is)  # noqa: B010 (not ours to type)
+        await super()._read_data()
+
+
+async def _take_as_it_is(_request: object) -> None:
+    """An upgrade may be ignored (RFC 9110, 7.8)."""

@@ -107,6 +107,10 @@ class ChunkedBody:
             early, self._early = self._early, b""
             self._feed(early)
         while not decoder.available:
+            try:
+                decoder.check()
+            except BadChunk as error:
+                raise BodyMalformed(str(error)) from None
             if decoder.ended:
                 return False
             if self._says_continue:
@@ -121,10 +125,7 @@ class ChunkedBody:
         return True
 
     def fill(self, view: memoryview) -> int:
-        try:
-            count = self._decoder.take(view)
-        except BadChunk as error:
-            raise BodyMalformed(str(error)) from None
+        count = self._decoder.take(view)
         self.received += count
         return count
 

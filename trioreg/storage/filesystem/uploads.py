@@ -100,6 +100,7 @@ class FilesystemUpload:
         if sync:
             self._sync()
         elif self._doubted:
+            self._cut()
             at = self._record.synced_checkpoint
         self._record = self._record.after(at, self._boot, synced=sync and self._disk.durable)
         save_record(self._disk, self._directory, self._record)
@@ -113,11 +114,16 @@ class FilesystemUpload:
             self._disk.sync_data(self._data)
         except OSError:
             self._doubted = True
-            # Shorter than its record says, the session falls back by itself, whether or not we can still
-            # save a record, or live to do it.
-            with contextlib.suppress(OSError):
-                self._disk.truncate(self._data, self._record.synced.offset)
+            self._cut()
             raise
+
+    def _cut(self) -> None:
+        """Give up what was not synced: a file that is shorter than its record falls back by itself.
+
+        So it does whether or not we can still save a record, or live to do it.
+        """
+        with contextlib.suppress(OSError):
+            self._disk.truncate(self._data, self._record.synced.offset)
 
     def _commit(self, blob: Path) -> None:
         self._sync()
