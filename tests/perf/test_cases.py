@@ -61,6 +61,7 @@ def test_slope_is_growth_per_step() -> None:
     assert slope([100, 103, 106, 109]) == pytest.approx(3)
     assert slope([100, 100, 100, 100]) == 0
     assert slope([109, 106, 103, 100]) == pytest.approx(-3)
+    assert slope([100, 108, 100, 109, 107, 101, 100, 108]) < 1, "what is not given back yet is no leak"
 
 
 def test_plans_and_messages_travel_as_lines() -> None:
