@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from trioreg import __version__
-from trioreg.cli import settings_as_markdown
+from trioreg.cli.settings import settings_as_markdown
 from trioreg.config import SETTINGS, Setting, load
 
 TOP = Path(__file__).parent.parent

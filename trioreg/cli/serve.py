@@ -1,0 +1,30 @@
+"""`trioreg serve`: run the registry until a signal ends it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TypeAlias
+
+from trioreg.cli.command import Commands, add_command, settings_of
+from trioreg.config import Config
+
+Start: TypeAlias = Callable[[Config], int]
+
+
+def add(commands: Commands) -> None:
+    add_command(commands, "serve", "run the registry", _run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    config = settings_of(arguments)
+    arguments.bind = config.http_bind
+    start: Start = arguments.start
+    return start(config)
+
+
+def start(config: Config) -> int:
+    # Here, so that --version and a wrong setting answer without loading the server.
+    from trioreg.server.run import run
+
+    return run(config)
