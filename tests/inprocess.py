@@ -16,6 +16,7 @@ from blackbox import Registry, path_of
 
 from trioreg import logs
 from trioreg.api import Service
+from trioreg.auth.authorizer import AllowAll, Authorizer
 from trioreg.pipeline.budget import Budget, ByteGate, Share
 from trioreg.pipeline.engine import best_engine
 from trioreg.pipeline.pump import Pump
@@ -80,6 +81,7 @@ async def serving(
     grace: float = 0.0,
     receive_buffer: int | None = None,
     tls: ssl.SSLContext | None = None,
+    authorizer: Authorizer | None = None,
 ) -> AsyncIterator[InProcess]:
     """Serve until the block ends, which stops the server as two signals would."""
     share = Share(front_bytes)
@@ -94,7 +96,7 @@ async def serving(
         manifest_max=4 * MIB,
         manifest_gate=ByteGate(8 * MIB),
     )
-    service = Service(registry, manifest_seconds=2 * stall)
+    service = Service(registry, authorizer or AllowAll(), manifest_seconds=2 * stall)
     access = logs.AccessLog(enabled=False)
     app = create_app(service, share, access, stall_timeout=stall, max_head_bytes=32 * KIB)
     hypercorn = HypercornFront(app, max_head_bytes=32 * KIB, idle_timeout=idle, http2=True)

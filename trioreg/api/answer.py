@@ -6,7 +6,7 @@ OCI envelope; anything unforeseen is a bug: 500 with the request id, and its tra
 
 from __future__ import annotations
 
-from trioreg.api import blobs, manifests, uploads
+from trioreg.api import access, blobs, manifests, uploads
 from trioreg.api.exchange import Exchange, Reply, empty_reply, typed_reply
 from trioreg.api.service import Service
 from trioreg.auth.authorizer import Action
@@ -65,8 +65,9 @@ _ACTIONS: dict[type, Action] = {
 
 
 async def _authorize(service: Service, operation: op.Operation, exchange: Exchange) -> None:
+    await access.identify(service, exchange)
     name = getattr(operation, "name", None)
-    await service.authorizer.authorize(exchange.identity, name, _ACTIONS[type(operation)])
+    await access.authorize(service, exchange, name, _ACTIONS[type(operation)])
 
 
 async def _perform(service: Service, operation: op.Operation, exchange: Exchange) -> Reply:

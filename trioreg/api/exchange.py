@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from trioreg.auth.identity import Identity
 from trioreg.pipeline.body import Body
 from trioreg.storage.base import BlobReader
 
@@ -19,7 +20,8 @@ class Exchange:
     """A request: nothing of its body has been read.
 
     `path` and `query` are raw. `headers` have lower-case names; repeated ones are joined with ``", "``
-    (RFC 9110, 5.3).
+    (RFC 9110, 5.3). `peer`: the address that the connection comes from, "" if unknown. `identity`: set by
+    `api.access.identify`; None is anonymous.
     """
 
     method: str
@@ -28,7 +30,8 @@ class Exchange:
     headers: Mapping[str, str]
     body: Body
     request_id: str
-    identity: str | None = None
+    peer: str = ""
+    identity: Identity | None = None
 
 
 @dataclass(frozen=True, slots=True)

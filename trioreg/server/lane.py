@@ -190,7 +190,7 @@ class _Connection:
             body = LengthBody(wire, fields.length, self._unread, expects_continue=fields.expects_continue)
         request_id = lane.next_request_id()
         logs.request_id.set(request_id)
-        exchange = Exchange(head.method, path, query, fields.headers, body, request_id)
+        exchange = Exchange(head.method, path, query, fields.headers, body, request_id, self._client)
         status, sent = 499, 0
         try:
             if fields.length == 0:

@@ -85,4 +85,5 @@ def _exchange() -> Exchange:
         headers=headers,
         body=scope[BODY],
         request_id=scope[REQUEST_ID],
+        peer=(scope.get("client") or ("",))[0],
     )
