@@ -6,13 +6,16 @@ ARGS ?=
 RUN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: serve test check perf perf-memory lock clean
+.PHONY: serve test faults check perf perf-memory lock clean
 
 serve: $(READY)
 	@exec $(RUN)/python -m trioreg serve $(ARGS)
 
 test: $(READY)
 	$(RUN)/python -m pytest $(ARGS)
+
+faults: $(READY)
+	@PYTHONPATH=tests exec $(RUN)/python -m faults $(ARGS)
 
 check: $(READY)
 	$(RUN)/ruff format --check .

@@ -189,11 +189,16 @@ class Client:
         return found.digest
 
 
-def check_disk(root: Path, boot: str) -> None:
-    """No blob under a wrong name, in whole or in part; no record that says more than its file holds."""
+def check_disk(root: Path, boot: str, hashed: set[tuple[Path, int]] | None = None) -> None:
+    """No blob under a wrong name, in whole or in part; no record that says more than its file holds.
+
+    `hashed` are files that were right before, with their inodes: they are not read again.
+    """
+    hashed = set() if hashed is None else hashed
     for path in (root / "blobs").rglob("*"):
-        if path.is_file() and not path.name.startswith("."):
+        if path.is_file() and not path.name.startswith(".") and (path, path.stat().st_ino) not in hashed:
             assert str(digest_of(path.read_bytes())) == f"{path.parts[-3]}:{path.name}", path
+            hashed.add((path, path.stat().st_ino))
     for directory in root.glob("uploads/*"):
         check_session(directory, boot)
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from blackbox import Answer, Server, digest_of, push_blob, seeded_bytes, with_query
 
+from .tally import TALLY
+
 MIB = 2**20
 CONTENT = seeded_bytes("disk full", 3 * MIB)
 DIGEST = digest_of(CONTENT)
@@ -59,6 +61,7 @@ def check_goes_on(server: Server) -> None:
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["length", "streamed"])
 @pytest.mark.parametrize("method", ["PATCH", "PUT"])
+@TALLY.moment("disk full")
 def test_full_in_the_middle(server: Server, small_disk: Path, method: str, streamed: bool) -> None:
     """507 in the middle of a body; once there is space the same session goes on to the right digest."""
     ballast = fill(small_disk, leave=MIB)
@@ -89,6 +92,7 @@ def held(server: Server, location: str) -> int:
     return last + 1 if last else 0
 
 
+@TALLY.moment("disk full")
 def test_full_at_the_start(server: Server, small_disk: Path) -> None:
     """With no space at all a new session is 507, what was pushed before is served, and space heals all."""
     digest = push_blob(server, "full", b"from before")
@@ -100,6 +104,7 @@ def test_full_at_the_start(server: Server, small_disk: Path) -> None:
     push_blob(server, "full", b"afterwards")
 
 
+@TALLY.moment("disk full")
 def test_full_at_the_end(server: Server, small_disk: Path) -> None:
     """Space that runs out at the commit is 507; the session can be finished once there is some."""
     location = begin(server)

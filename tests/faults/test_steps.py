@@ -16,6 +16,7 @@ from trioreg.oci.errors import ErrorCode, RegistryError
 from trioreg.storage.filesystem import FilesystemStorage
 
 from .client import Client, check_disk, registry_over
+from .tally import TALLY
 from .worst import LOSSES, Crash, Durable, FaultyDisk, Loss
 
 # More calls than the scenario makes; each test finds the end by itself.
@@ -70,14 +71,15 @@ async def test_error_of_the_disk(tmp_path: Path, numbers: tuple[int, ...]) -> No
         registry = registry_over(open_storage(root, disk))
         number = numbers[at % len(numbers)]
         disk.arm(at, OSError(number, "a fault"))
-        try:
-            await client.run(registry)
-        except RegistryError as error:
-            assert error.error is ERRORS[number], disk.struck  # noqa: PT017
-            await client.check(registry)
-            check_disk(root, "A")
-            await client.run(registry)
-        await finish_and_check(root, client, "A", FaultyDisk())
+        with TALLY.moment(f"errno {errno.errorcode[number]} at one call of the disk"):
+            try:
+                await client.run(registry)
+            except RegistryError as error:
+                assert error.error is ERRORS[number], disk.struck  # noqa: PT017
+                await client.check(registry)
+                check_disk(root, "A")
+                await client.run(registry)
+            await finish_and_check(root, client, "A", FaultyDisk())
         if disk.struck is None:
             return
     raise AssertionError("the scenario does not end")
@@ -88,11 +90,15 @@ async def test_death(tmp_path: Path) -> None:
     for at in range(1, MOST_CALLS):
         root, client = tmp_path / str(at), Client()
         disk = FaultyDisk(at, Crash())
-        await run_until_crash(root, disk, client)
-        await finish_and_check(root, client, "A", FaultyDisk())
+        with TALLY.moment("death between two calls of the disk"):
+            await run_until_crash(root, disk, client)
+            await finish_and_check(root, client, "A", FaultyDisk())
         if disk.struck is None:
             return
     raise AssertionError("the scenario does not end")
+
+
+LOSES: dict[Loss, str] = {"names": "unsynced names and bytes", "bytes": "unsynced bytes"}
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -101,10 +107,11 @@ async def test_power_loss(tmp_path: Path, loss: Loss, durable: Durable) -> None:
     for at in range(1, MOST_CALLS):
         root, left, client = tmp_path / str(at), tmp_path / f"{at}-left", Client()
         disk = FaultyDisk(at, Crash(), watched=durable)
-        await run_until_crash(root, disk, client)
-        root.mkdir(exist_ok=True)
-        durable.lose_power(root, left, loss)
-        await finish_and_check(left, client, "B", FaultyDisk())
+        with TALLY.moment(f"power loss, {LOSES[loss]}"):
+            await run_until_crash(root, disk, client)
+            root.mkdir(exist_ok=True)
+            durable.lose_power(root, left, loss)
+            await finish_and_check(left, client, "B", FaultyDisk())
         if disk.struck is None:
             return
     raise AssertionError("the scenario does not end")
@@ -116,10 +123,11 @@ async def test_death_and_then_power_loss(tmp_path: Path, durable: Durable) -> No
         root, left, client = tmp_path / str(at), tmp_path / f"{at}-left", Client()
         client.tags_may_dangle = True
         disk, second = FaultyDisk(at, Crash(), watched=durable), FaultyDisk(watched=durable)
-        await run_until_crash(root, disk, client)
-        await client.run(registry_over(open_storage(root, second)), most=1)
-        durable.lose_power(root, left, "names")
-        await finish_and_check(left, client, "B", FaultyDisk())
+        with TALLY.moment("death, then power loss"):
+            await run_until_crash(root, disk, client)
+            await client.run(registry_over(open_storage(root, second)), most=1)
+            durable.lose_power(root, left, "names")
+            await finish_and_check(left, client, "B", FaultyDisk())
         if disk.struck is None:
             return
     raise AssertionError("the scenario does not end")
