@@ -283,6 +283,22 @@ class Config:
         "memory.cache", SIZE, "8MiB",
         "Manifests and descriptors kept in memory; 0 keeps none.",
     )
+    admission_places: int = _row(
+        "admission.places", COUNT, "0",
+        "Uploads at once; 0 is eight for each block of `memory.budget`. Divided among workers.",
+    )
+    admission_queue: int = _row(
+        "admission.queue", COUNT, "1024",
+        "Uploads that may wait for a place; the next is answered with 429. Divided among workers.",
+    )
+    admission_wait: float = _row(
+        "admission.wait", SECONDS, "10",
+        "How long an upload waits for a place before 429.",
+    )
+    admission_uploads_per_client: int = _row(
+        "admission.uploads_per_client", COUNT, "0",
+        "Uploads at once of one identity, or of one address without; 0 sets no limit.",
+    )
     upload_lease_wait: float = _row(
         "upload.lease_wait", SECONDS, "5",
         "How long a second writer of an upload session waits before 416.",

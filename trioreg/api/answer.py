@@ -88,8 +88,7 @@ async def _perform(service: Service, operation: op.Operation, exchange: Exchange
         case op.UploadStatus():
             return await uploads.status(service, operation)
         case op.CancelUpload():
-            await service.registry.uploads.cancel(operation.name, operation.upload)
-            return empty_reply(204, {})
+            return await uploads.cancel(service, operation)
         case op.GetManifest():
             return await manifests.get(service, operation, exchange)
         case op.PutManifest():

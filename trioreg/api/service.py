@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from trioreg.auth.authorizer import AllowAll, Authorizer
+from trioreg.pipeline.admission import Admission
 from trioreg.registry import Registry
 
 
@@ -19,3 +20,4 @@ class Service:
     authorizer: Authorizer = field(default_factory=AllowAll)
     chunk_min_length: int = 0
     manifest_seconds: float = 60.0
+    admission: Admission = field(default_factory=Admission)

@@ -6,11 +6,14 @@ Locations are relative references (RFC 9110, 10.2.2): we do not know what our na
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager, nullcontext
+
+from trioreg.api.clients import client_of
 from trioreg.api.exchange import Exchange, Reply, empty_reply
 from trioreg.api.service import Service
 from trioreg.oci.digest import Digest
 from trioreg.oci.names import RepositoryName, UploadId
-from trioreg.oci.operations import AppendUpload, FinishUpload, StartUpload, UploadStatus
+from trioreg.oci.operations import AppendUpload, CancelUpload, FinishUpload, StartUpload, UploadStatus
 from trioreg.oci.ranges import uploaded_range
 
 
@@ -20,31 +23,40 @@ async def start(service: Service, operation: StartUpload, exchange: Exchange) ->
     mount = operation.mount
     if mount is not None and await registry.blobs.mount(name, mount, operation.source):
         return _created(name, mount)
-    if operation.digest is not None:
-        session = await registry.uploads.push(name, operation.digest, operation.algorithm, exchange.body)
-        return _created(name, operation.digest, session.id)
-    session = await registry.uploads.start(name, operation.algorithm)
+    async with service.admission.place(client_of(exchange)) as place:
+        if operation.digest is not None:
+            session = await registry.uploads.push(name, operation.digest, operation.algorithm, exchange.body)
+            return _created(name, operation.digest, session.id)
+        session = await registry.uploads.start(name, operation.algorithm)
+        place.keep(session.id)
     return _accepted(service, name, session.id, 0)
 
 
 async def append(service: Service, operation: AppendUpload, exchange: Exchange) -> Reply:
     """end-5: one chunk, or a stream of unknown length."""
-    offset = await service.registry.uploads.append(
-        operation.name, operation.upload, exchange.body, exchange.headers.get("content-range")
-    )
+    async with service.admission.place(client_of(exchange), operation.upload) as place:
+        offset = await service.registry.uploads.append(
+            operation.name, operation.upload, exchange.body, exchange.headers.get("content-range")
+        )
+        place.keep(operation.upload)
     return _accepted(service, operation.name, operation.upload, offset)
 
 
 async def finish(service: Service, operation: FinishUpload, exchange: Exchange) -> Reply:
     """end-6: the last chunk, perhaps empty, and the digest of the whole."""
-    await service.registry.uploads.finish(
-        operation.name,
-        operation.upload,
-        operation.digest,
-        exchange.body,
-        exchange.headers.get("content-range"),
-    )
-    return _created(operation.name, operation.digest, operation.upload)
+    upload, body = operation.upload, exchange.body
+    async with _place_for_last(service, exchange, upload):
+        await service.registry.uploads.finish(
+            operation.name, upload, operation.digest, body, exchange.headers.get("content-range")
+        )
+    return _created(operation.name, operation.digest, upload)
+
+
+async def cancel(service: Service, operation: CancelUpload) -> Reply:
+    """end-14."""
+    await service.registry.uploads.cancel(operation.name, operation.upload)
+    service.admission.drop(operation.upload)
+    return empty_reply(204, {})
 
 
 async def status(service: Service, operation: UploadStatus) -> Reply:
@@ -52,6 +64,16 @@ async def status(service: Service, operation: UploadStatus) -> Reply:
     session = await service.registry.uploads.status(operation.name, operation.upload)
     headers = _session_headers(service, operation.name, operation.upload, session.offset)
     return empty_reply(204, headers)
+
+
+def _place_for_last(
+    service: Service, exchange: Exchange, upload: UploadId
+) -> AbstractAsyncContextManager[object]:
+    """A place for the last body of a session. One without a body needs none, and has no other to come."""
+    if exchange.body.length == 0:
+        service.admission.drop(upload)
+        return nullcontext()
+    return service.admission.place(client_of(exchange), upload)
 
 
 def _accepted(service: Service, name: RepositoryName, upload: UploadId, offset: int) -> Reply:

@@ -18,12 +18,14 @@ import trio
 from trioreg import logs
 from trioreg.api import Service
 from trioreg.config import Address, Config
+from trioreg.pipeline.admission import Admission
 from trioreg.pipeline.budget import Budget, ByteGate, Share
 from trioreg.pipeline.engine import Engine, best_engine
 from trioreg.pipeline.pump import Pump
 from trioreg.registry import Storage, build_registry
 from trioreg.server.connections import Connections
 from trioreg.server.lane import Lane, LaneSettings
+from trioreg.server.limits import admission_limits
 from trioreg.server.listeners import bound_port, open_listeners, tls_context
 
 if TYPE_CHECKING:
@@ -36,6 +38,9 @@ _MANIFESTS_AT_ONCE = 2
 
 # Blocks that nobody took for so long give their pages back.
 _TRIM_SECONDS = 5.0
+
+# Places for uploads that were kept too long are free that much later at most.
+_EXPIRE_SECONDS = 1.0
 
 # The access log is that much behind at most.
 _LOG_SECONDS = 0.25
@@ -92,6 +97,7 @@ async def serve(
     async with trio.open_nursery() as background:
         background.start_soon(engine.run)
         background.start_soon(_every, _TRIM_SECONDS, budget.trim)
+        background.start_soon(_every, _EXPIRE_SECONDS, service.admission.expire)
         background.start_soon(_write_log, access)
         await _listen(config, connections, sockets, stop_signals, task_status)
         background.cancel_scope.cancel()
@@ -175,6 +181,7 @@ def _service(config: Config, budget: Budget, engine: Engine, manifest_gate: Byte
         registry,
         chunk_min_length=config.upload_chunk_min_length,
         manifest_seconds=2 * config.http_stall_timeout,
+        admission=Admission(admission_limits(config, budget.statistics().total)),
     )
 
 

@@ -1,0 +1,21 @@
+"""The limits that the settings ask for, as the values that the lower layers take.
+
+Rule: what bounds a sum over all clients is divided among the workers, as memory is; what bounds one client
+holds in each worker, because a worker does not know what the others see.
+"""
+
+from __future__ import annotations
+
+from trioreg.config import Config
+from trioreg.pipeline.admission import AdmissionLimits, places_for
+
+
+def admission_limits(config: Config, blocks: int) -> AdmissionLimits:
+    """`blocks`: how many this worker's budget has."""
+    places = _part(config, config.admission_places) if config.admission_places else places_for(blocks)
+    queue = _part(config, config.admission_queue)
+    return AdmissionLimits(places, queue, config.admission_wait, config.admission_uploads_per_client)
+
+
+def _part(config: Config, total: int) -> int:
+    return max(1, total // config.http_workers) if total else 0
