@@ -33,6 +33,8 @@ class Blobs:
         size = await self._store.touch(digest)
         if size is None:
             raise _unknown(digest)
+        # Again: collection may have taken the link before our touch told it not to.
+        await self._must_link(name, digest)
         return size
 
     @answers

@@ -236,11 +236,10 @@ class Manifests:
             raise RegistryError(ErrorCode.MANIFEST_BLOB_UNKNOWN, {"digests": missing[:100]})
 
     async def _size(self, name: RepositoryName, need: Reference, is_blob: bool) -> int | None:
-        if is_blob:
-            linked = await self._catalog.has_blob(name, need.digest)
-        else:
-            linked = await self._catalog.has_manifest(name, need.digest)
-        return await self._store.touch(need.digest) if linked else None
+        # First the touch: a collection that did not see it has taken the link already (docs/garbage.md).
+        size = await self._store.touch(need.digest)
+        has = self._catalog.has_blob if is_blob else self._catalog.has_manifest
+        return size if await has(name, need.digest) else None
 
     async def _unknown(self, name: RepositoryName, reference: Tag | Digest) -> RegistryError:
         if await self._catalog.exists(name):

@@ -155,7 +155,10 @@ class BlobStore(Protocol):
     """Bytes by digest."""
 
     async def size(self, digest: Digest) -> int | None:
-        """Bytes of a blob, or None if it is not here. Never a thread, never a wait on a local disk."""
+        """Bytes of a blob, or None if it is not here.
+
+        Of one that is here never a thread, never a wait on a local disk.
+        """
 
     async def touch(self, digest: Digest) -> int | None:
         """`size`, and refresh the blob's time, because someone now relies on it (DESIGN, rule 3)."""
@@ -212,6 +215,9 @@ class ObjectStore(Protocol):
 
         For a change of several values that must agree. Who holds two kinds takes them in one order.
         """
+
+    async def take_back(self, key: str) -> bool:
+        """Whether there is a value; one that collection has set aside is put back first (`collecting`)."""
 
     async def children(self, prefix: str) -> Sequence[str]:
         """Names directly below a key prefix, sorted. May name one whose values are just being written

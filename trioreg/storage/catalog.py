@@ -53,10 +53,12 @@ class Catalog:
         await self._objects.put_if_absent(layout.layer_link(name, digest), str(digest).encode())
 
     async def has_blob(self, name: RepositoryName, digest: Digest) -> bool:
-        return await self._objects.stamp(layout.layer_link(name, digest)) is not None
+        key = layout.layer_link(name, digest)
+        return await self._objects.stamp(key) is not None or await self._objects.take_back(key)
 
     async def unlink_blob(self, name: RepositoryName, digest: Digest) -> bool:
-        return await self._objects.delete(layout.layer_link(name, digest))
+        key = layout.layer_link(name, digest)
+        return await self._objects.take_back(key) and await self._objects.delete(key)
 
     # Manifests.
 
@@ -74,11 +76,15 @@ class Catalog:
             await self._objects.put_if_absent(link_key, str(digest).encode())
 
     async def has_manifest(self, name: RepositoryName, digest: Digest) -> bool:
-        return await self._objects.stamp(layout.revision_link(name, digest)) is not None
+        key = layout.revision_link(name, digest)
+        return await self._objects.stamp(key) is not None or await self._objects.take_back(key)
 
     async def manifest_media_type(self, name: RepositoryName, digest: Digest) -> str | None:
         """None if the repository does not have the manifest."""
-        stamp = await self._objects.stamp(layout.revision_link(name, digest))
+        key = layout.revision_link(name, digest)
+        stamp = await self._objects.stamp(key)
+        if stamp is None and await self._objects.take_back(key):
+            stamp = await self._objects.stamp(key)
         if stamp is None:
             return None
         known = self._types.get((name, digest))
@@ -92,7 +98,8 @@ class Catalog:
         return media_type
 
     async def unlink_manifest(self, name: RepositoryName, digest: Digest) -> bool:
-        found = await self._objects.delete(layout.revision_link(name, digest))
+        key = layout.revision_link(name, digest)
+        found = await self._objects.take_back(key) and await self._objects.delete(key)
         await self._objects.delete(layout.revision_media_type(name, digest))
         return found
 

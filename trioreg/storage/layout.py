@@ -10,6 +10,7 @@
       repositories/<name>/_manifests/tags/<tag>/current/link                 digest of the tag
       repositories/<name>/_referrers/<algorithm>/<subject hex>/<algorithm>/<hex>   descriptor (JSON)
       uploads/<id>/data, state                                               bytes so far; record
+      quarantine/<algorithm>/<hex>                                           a blob that collection set aside
       locks/<kind>-<number>                                                  empty; held while links change
 
 Rule: arguments are values of `oci`, whose grammar has no ``..`` and no component that begins with ``_``
@@ -25,20 +26,36 @@ from trioreg.oci.names import RepositoryName, Tag, UploadId
 REPOSITORIES = "repositories"
 BLOBS = "blobs"
 UPLOADS = "uploads"
+QUARANTINE = "quarantine"
 LOCKS = "locks"
 MANIFESTS = "_manifests"
+LAYERS = "_layers"
 
 
 def blob(digest: Digest) -> str:
     return f"{BLOBS}/{digest.algorithm}/{digest.hex[:2]}/{digest.hex}"
 
 
+def blob_aside(digest: Digest) -> str:
+    return f"{QUARANTINE}/{digest.algorithm}/{digest.hex}"
+
+
+def aside(key: str) -> str:
+    """Where a link waits that collection has set aside: beside its place, and in no listing."""
+    directory, _, name = key.rpartition("/")
+    return f"{directory}/.aside-{name}"
+
+
 def upload(upload_id: UploadId) -> str:
     return f"{UPLOADS}/{upload_id}"
 
 
+def layers(name: RepositoryName) -> str:
+    return f"{REPOSITORIES}/{name}/{LAYERS}"
+
+
 def layer_link(name: RepositoryName, digest: Digest) -> str:
-    return f"{REPOSITORIES}/{name}/_layers/{digest.algorithm}/{digest.hex}/link"
+    return f"{layers(name)}/{digest.algorithm}/{digest.hex}/link"
 
 
 def revisions(name: RepositoryName) -> str:

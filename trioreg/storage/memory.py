@@ -6,8 +6,8 @@ For tests and demonstrations: blobs live in the process, so its memory is not bo
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Hashable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Hashable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from itertools import count
 
 import trio
@@ -15,6 +15,7 @@ import trio
 from trioreg.oci.digest import Algorithm, Digest
 from trioreg.oci.names import RepositoryName, UploadId, new_upload_id
 from trioreg.storage.base import BlobNotFound, Checkpoint, UploadBusy, UploadInfo, UploadNotFound
+from trioreg.storage.collecting import BlobInfo, UpkeepBusy
 
 
 class MemoryBlob:
@@ -77,7 +78,7 @@ class MemoryUpload:
         self._session.written = at
 
     async def commit(self, digest: Digest) -> None:
-        self._storage.blobs.setdefault(digest, bytes(self._session.data))
+        await self._storage.put_blob(digest, bytes(self._session.data))
         await self.cancel()
 
     async def cancel(self) -> None:
@@ -90,25 +91,31 @@ class MemoryStorage:
     def __init__(self) -> None:
         self.blobs: dict[Digest, bytes] = {}
         self.sessions: dict[UploadId, _Session] = {}
+        self.times: dict[Digest | str, float] = {}
         self._objects: dict[str, tuple[bytes, int]] = {}
+        self._aside: dict[str, tuple[bytes, int]] = {}
+        self._blobs_aside: dict[Digest, bytes] = {}
+        self._working: set[str] = set()
         self._stamps = count()
         self._locks: dict[str, trio.Lock] = {}
 
     async def size(self, digest: Digest) -> int | None:
-        data = self.blobs.get(digest)
-        return len(data) if data is not None else None
+        return len(self.blobs[digest]) if await self.take_blob_back(digest) else None
 
     async def touch(self, digest: Digest) -> int | None:
-        return await self.size(digest)
+        size = await self.size(digest)
+        if size is not None:
+            self.times[digest] = time.time()
+        return size
 
     async def open_blob(self, digest: Digest) -> MemoryBlob:
-        try:
-            return MemoryBlob(self.blobs[digest])
-        except KeyError:
-            raise BlobNotFound(str(digest)) from None
+        if not await self.take_blob_back(digest):
+            raise BlobNotFound(str(digest))
+        return MemoryBlob(self.blobs[digest])
 
     async def put_blob(self, digest: Digest, data: bytes) -> None:
         self.blobs.setdefault(digest, data)
+        self.times[digest] = time.time()
 
     async def delete_blob(self, digest: Digest) -> None:
         self.blobs.pop(digest, None)
@@ -162,6 +169,7 @@ class MemoryStorage:
 
     async def put(self, key: str, value: bytes) -> None:
         self._objects[key] = (value, next(self._stamps))
+        self.times[key] = time.time()
 
     async def put_if_absent(self, key: str, value: bytes) -> bool:
         if key in self._objects:
@@ -179,4 +187,59 @@ class MemoryStorage:
 
     async def children(self, prefix: str) -> Sequence[str]:
         below = f"{prefix}/"
-        return sorted({key[len(below) :].partition("/")[0] for key in self._objects if key.startswith(below)})
+        keys = [key for key in (*self._objects, *self._aside) if key.startswith(below)]
+        return sorted({key[len(below) :].partition("/")[0] for key in keys})
+
+    # What upkeep needs (`storage.collecting`).
+
+    async def take_back(self, key: str) -> bool:
+        if key in self._aside:
+            self._objects.setdefault(key, self._aside.pop(key))
+        return key in self._objects
+
+    async def used(self, key: str) -> float | None:
+        return self.times[key] if key in self._objects or key in self._aside else None
+
+    async def scan(self, prefix: str) -> AsyncIterator[Sequence[str]]:
+        yield await self.children(prefix)
+
+    async def set_aside(self, key: str) -> bool:
+        if key in self._objects:
+            self._aside[key] = self._objects.pop(key)
+        return key in self._aside
+
+    async def drop(self, key: str) -> bool:
+        return self._aside.pop(key, None) is not None
+
+    @contextmanager
+    def alone(self, work: str) -> Iterator[None]:
+        if work in self._working:
+            raise UpkeepBusy(f"{work} is running already on this storage")
+        self._working.add(work)
+        try:
+            yield
+        finally:
+            self._working.discard(work)
+
+    async def blob_info(self, digest: Digest) -> BlobInfo | None:
+        data = self.blobs.get(digest, self._blobs_aside.get(digest))
+        return None if data is None else BlobInfo(digest, len(data), self.times[digest])
+
+    async def scan_blobs(self, after: str = "") -> AsyncIterator[tuple[str, Sequence[BlobInfo]]]:
+        yield after, [BlobInfo(each, len(data), self.times[each]) for each, data in self.blobs.items()]
+
+    async def set_blob_aside(self, digest: Digest) -> bool:
+        if digest in self.blobs:
+            self._blobs_aside[digest] = self.blobs.pop(digest)
+        return digest in self._blobs_aside
+
+    async def take_blob_back(self, digest: Digest) -> bool:
+        if digest in self._blobs_aside:
+            self.blobs.setdefault(digest, self._blobs_aside.pop(digest))
+        return digest in self.blobs
+
+    async def drop_blob(self, digest: Digest) -> bool:
+        return self._blobs_aside.pop(digest, None) is not None
+
+    async def blobs_aside(self) -> AsyncIterator[Sequence[Digest]]:
+        yield list(self._blobs_aside)

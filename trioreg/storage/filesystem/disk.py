@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import itertools
 import os
 import time
@@ -85,6 +86,13 @@ class Disk:
 
     def touch(self, path: Path) -> None:
         os.utime(path)
+
+    def stat(self, path: str) -> os.stat_result:
+        return os.stat(path)
+
+    def try_lock(self, descriptor: int) -> None:
+        """BlockingIOError when another process or descriptor holds the lock."""
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     @property
     def plain_writes(self) -> bool:

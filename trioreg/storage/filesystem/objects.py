@@ -8,7 +8,6 @@ younger than a clock tick of the filesystem may hide a second change, so it is n
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import time
 import zlib
@@ -21,6 +20,7 @@ import trio
 
 from trioreg.storage import layout
 from trioreg.storage.base import storage_failure
+from trioreg.storage.filesystem import aside
 from trioreg.storage.filesystem.disk import Disk, storage_errors
 from trioreg.storage.lru import ByteLru
 
@@ -56,7 +56,7 @@ class FilesystemObjects:
 
     async def get(self, key: str) -> bytes | None:
         path = self._below + key
-        stamp = _stamp(path)
+        stamp = self._stamp(path)
         if stamp is None:
             return None
         known = self._values.get(key)
@@ -67,12 +67,19 @@ class FilesystemObjects:
                 value = _read(path)
             except FileNotFoundError:
                 return None
-        if _settled(stamp) and _stamp(path) == stamp:
+        if _settled(stamp) and self._stamp(path) == stamp:
             self._values.put(key, (stamp, value), len(value))
         return value
 
     async def stamp(self, key: str) -> Hashable | None:
-        return _stamp(self._below + key)
+        return self._stamp(self._below + key)
+
+    async def take_back(self, key: str) -> bool:
+        path = self._below + key
+        if self._stamp(path) is None and self._stamp(self._below + layout.aside(key)) is not None:
+            await self._change("taking back an object", aside.take_back, self._disk, self._root, key)
+        # Also when nothing is aside: another may have taken it back between our looks.
+        return self._stamp(path) is not None
 
     async def put(self, key: str, value: bytes) -> None:
         await self._change("writing an object", self._disk.replace_file, self._root / key, value)
@@ -85,7 +92,7 @@ class FilesystemObjects:
 
     async def children(self, prefix: str) -> Sequence[str]:
         path = self._below + prefix
-        stamp = _stamp(path)
+        stamp = self._stamp(path)
         if stamp is None:
             return ()
         known = self._listings.get(prefix)
@@ -93,7 +100,7 @@ class FilesystemObjects:
             return known[1]
         with storage_errors("listing objects"):
             names = await trio.to_thread.run_sync(_list, path)
-        if _settled(stamp) and _stamp(path) == stamp:
+        if _settled(stamp) and self._stamp(path) == stamp:
             # A short string takes 49 bytes and its length; the list 8 more.
             self._listings.put(prefix, (stamp, names), sum(57 + len(name) for name in names))
         return names
@@ -120,7 +127,7 @@ class FilesystemObjects:
             try:
                 while True:
                     try:
-                        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        self._disk.try_lock(descriptor)
                         return descriptor
                     except BlockingIOError:
                         await trio.sleep(_LOCK_POLL_SECONDS)
@@ -134,6 +141,15 @@ class FilesystemObjects:
         self._tidy(key)
         return found
 
+    def _stamp(self, path: str) -> _Stamp | None:
+        try:
+            status = self._disk.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise storage_failure("looking for an object", error.errno or errno.EIO) from error
+        return (status.st_ino, status.st_mtime_ns, status.st_size)
+
     def _tidy(self, key: str) -> None:
         """Remove directories that became empty, up to the one that holds a repository's entries.
 
@@ -144,16 +160,6 @@ class FilesystemObjects:
         with suppress(OSError):
             for depth in range(len(parts) - 1, floor + 1, -1):
                 self._disk.rmdir(self._root.joinpath(*parts[:depth]))
-
-
-def _stamp(path: str) -> _Stamp | None:
-    try:
-        status = os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise storage_failure("looking for an object", error.errno or errno.EIO) from error
-    return (status.st_ino, status.st_mtime_ns, status.st_size)
 
 
 def _settled(stamp: _Stamp) -> bool:

@@ -21,7 +21,7 @@ from trioreg.oci.errors import RegistryError
 from trioreg.oci.names import RepositoryName, UploadId, new_upload_id, parse_upload_id
 from trioreg.storage import layout, record
 from trioreg.storage.base import BlobNotFound, UploadBusy, UploadInfo, UploadNotFound
-from trioreg.storage.filesystem import uploads
+from trioreg.storage.filesystem import aside, uploads
 from trioreg.storage.filesystem.disk import Disk, storage_errors
 from trioreg.storage.filesystem.objects import FilesystemObjects
 from trioreg.storage.filesystem.uploads import FilesystemUpload
@@ -84,27 +84,45 @@ class FilesystemStorage(FilesystemObjects):
 
     async def size(self, digest: Digest) -> int | None:
         status = self._stat(digest)
+        if status is None and await self._blob_back(digest):
+            status = self._stat(digest)
         return status.st_size if status else None
 
     async def touch(self, digest: Digest) -> int | None:
         status = self._stat(digest)
-        if status is None:
-            return None
-        if time.time() - status.st_mtime > self._touch_after:
-            with storage_errors("touching a blob"):
-                try:
-                    await trio.to_thread.run_sync(self._disk.touch, self._path(digest))
-                except FileNotFoundError:
-                    return None
-        return status.st_size
+        if status is not None and time.time() - status.st_mtime <= self._touch_after:
+            return status.st_size
+        while status is not None or await self._blob_back(digest):
+            with storage_errors("touching a blob"), suppress(FileNotFoundError):
+                await trio.to_thread.run_sync(self._disk.touch, self._path(digest))
+            # Collection may have set it aside before our touch or behind it, or dropped it.
+            status = self._stat(digest)
+            if status is not None:
+                return status.st_size
+        return None
 
     async def open_blob(self, digest: Digest) -> FilesystemBlob:
+        descriptor = self._open(digest)
+        if descriptor is None and await self._blob_back(digest):
+            descriptor = self._open(digest)
+        if descriptor is None:
+            raise BlobNotFound(str(digest))
+        return FilesystemBlob(descriptor, os.fstat(descriptor).st_size)
+
+    def _open(self, digest: Digest) -> int | None:
         with storage_errors("opening a blob"):
             try:
-                descriptor = os.open(self._below + layout.blob(digest), os.O_RDONLY)
+                return os.open(self._below + layout.blob(digest), os.O_RDONLY)
             except FileNotFoundError:
-                raise BlobNotFound(str(digest)) from None
-        return FilesystemBlob(descriptor, os.fstat(descriptor).st_size)
+                return None
+
+    async def _blob_back(self, digest: Digest) -> bool:
+        """Whether the blob is in its place; one that collection has set aside is put back first."""
+        with storage_errors("looking for a blob"), suppress(FileNotFoundError):
+            self._disk.stat(self._below + layout.blob_aside(digest))
+            await self._change("taking a blob back", aside.take_blob_back, self._disk, self._root, digest)
+        # Also when nothing is aside: another may have taken it back between our looks.
+        return self._stat(digest) is not None
 
     async def put_blob(self, digest: Digest, data: bytes) -> None:
         path = self._path(digest)
@@ -202,7 +220,7 @@ class FilesystemStorage(FilesystemObjects):
     def _stat(self, digest: Digest) -> os.stat_result | None:
         with storage_errors("looking for a blob"):
             try:
-                return os.stat(self._below + layout.blob(digest))
+                return self._disk.stat(self._below + layout.blob(digest))
             except FileNotFoundError:
                 return None
 

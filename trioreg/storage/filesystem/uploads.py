@@ -19,6 +19,7 @@ from trioreg.oci.digest import Digest
 from trioreg.oci.names import UploadId
 from trioreg.storage import layout, record
 from trioreg.storage.base import Checkpoint, UploadInfo, UploadNotFound
+from trioreg.storage.filesystem import aside
 from trioreg.storage.filesystem.disk import Disk, storage_errors
 from trioreg.storage.record import Record
 
@@ -90,7 +91,7 @@ class FilesystemUpload:
     async def commit(self, digest: Digest) -> None:
         with storage_errors("publishing a blob"):
             blob = self._root / layout.blob(digest)
-            await trio.to_thread.run_sync(self._commit, blob, limiter=self._changes)
+            await trio.to_thread.run_sync(self._commit, blob, digest, limiter=self._changes)
 
     async def cancel(self) -> None:
         with storage_errors("cancelling an upload"):
@@ -125,10 +126,12 @@ class FilesystemUpload:
         with contextlib.suppress(OSError):
             self._disk.truncate(self._data, self._record.synced.offset)
 
-    def _commit(self, blob: Path) -> None:
+    def _commit(self, blob: Path, digest: Digest) -> None:
         self._sync()
         unsettled = self._disk.open_directory(blob.parent)
-        if not self._is_there(blob):
+        if not self._is_there(blob, digest):
+            # A blob's time says when somebody began to rely on it; the last byte may have come long ago.
+            self._disk.touch(self._directory / DATA)
             self._disk.rename(self._directory / DATA, blob)
             os.fchmod(self._data, 0o444)
         # Also when it was there: who published it may not have come to that, and our client relies on it.
@@ -136,13 +139,15 @@ class FilesystemUpload:
         self._disk.settle_directories(unsettled)
         self._remove()
 
-    def _is_there(self, blob: Path) -> bool:
+    def _is_there(self, blob: Path, digest: Digest) -> bool:
         """Whether the blob exists, now promised to stay: its fresh time holds collection off."""
-        try:
-            self._disk.touch(blob)
-            return os.stat(blob).st_size == self._offset
-        except FileNotFoundError:
-            return False
+        while True:
+            try:
+                self._disk.touch(blob)
+                return self._disk.stat(str(blob)).st_size == self._offset
+            except FileNotFoundError:
+                if not aside.take_blob_back(self._disk, self._root, digest):
+                    return False
 
     def _remove(self) -> None:
         for name in (DATA, STATE, _NEW_STATE):
