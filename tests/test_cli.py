@@ -14,7 +14,7 @@ import pytest
 
 from trioreg import __version__
 from trioreg.cli import main
-from trioreg.config import SETTINGS, Address, Config
+from trioreg.config import SETTINGS, Address, Config, Source
 
 
 class Server:
@@ -24,7 +24,8 @@ class Server:
         self.error = error
         self.configs: list[Config] = []
 
-    def __call__(self, config: Config) -> int:
+    def __call__(self, config: Config, source: Source) -> int:
+        assert source.load() == config
         self.configs.append(config)
         if self.error is not None:
             raise self.error

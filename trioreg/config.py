@@ -165,6 +165,7 @@ class Setting:
     option: str | None = None
     flag: str | None = None  # the value that `option` stands for when it takes none
     minimum: float = 0
+    live: bool = False  # whether a running server takes a new value (server.reload)
 
     @property
     def attribute(self) -> str:
@@ -243,21 +244,22 @@ class Config:
     http_stall_timeout: float = _row(
         "http.stall_timeout", SECONDS, "60",
         "A peer that moves no byte for so long is dropped; its upload stays resumable.",
-        minimum=0.001,
+        minimum=0.001, live=True,
     )
     http_idle_timeout: float = _row(
         "http.idle_timeout", SECONDS, "75",
         "A kept-alive connection with no request is closed after so long.",
-        minimum=0.001,
+        minimum=0.001, live=True,
     )
     http_shutdown_grace: float = _row(
         "http.shutdown_grace", SECONDS, "30",
         "How long running transfers may go on after SIGTERM.",
+        live=True,
     )
     http_max_head_bytes: int = _row(
         "http.max_head_bytes", SIZE, "32KiB",
         "Largest head of a request (request line and headers).",
-        minimum=1024,
+        minimum=1024, live=True,
     )
     http_backlog: int = _row(
         "http.backlog", COUNT, "1024",
@@ -302,6 +304,7 @@ class Config:
     upload_lease_wait: float = _row(
         "upload.lease_wait", SECONDS, "5",
         "How long a second writer of an upload session waits before 416.",
+        live=True,
     )
     upload_checkpoint_bytes: int = _row(
         "upload.checkpoint_bytes", SIZE, "64MiB",
@@ -310,6 +313,7 @@ class Config:
     upload_chunk_min_length: int = _row(
         "upload.chunk_min_length", SIZE, "0",
         "Announced as `OCI-Chunk-Min-Length`; 0 announces nothing.",
+        live=True,
     )
     manifest_max_bytes: int = _row(
         "manifest.max_bytes", SIZE, "4MiB",
@@ -319,18 +323,18 @@ class Config:
     log_level: Literal["debug", "info", "warning", "error"] = _row(
         "log.level", _choice("debug", "info", "warning", "error"), "info",
         "The least severe records that are written.",
-        option="--log-level",
+        option="--log-level", live=True,
     )
     log_format: Literal["text", "json"] = _row(
         "log.format", _choice("text", "json"), "text",
         "`json` writes one object a line.",
-        option="--log-format",
+        option="--log-format", live=True,
     )
     log_access: bool = _row(
         "log.access", BOOL, "true",
         "Write a record for each request.",
         option="--no-access-log",
-        flag="false",
+        flag="false", live=True,
     )
     debug_write_delay: float = _row(
         "debug.write_delay", SECONDS, "0",
@@ -362,6 +366,8 @@ def describe() -> list[Row]:
         text = setting.help
         if setting.minimum:
             text += f" At least {setting.kind.show(setting.minimum)}."
+        if setting.live:
+            text += " *Live.*"
         row = Row(
             setting.name,
             setting.variable,
@@ -394,10 +400,33 @@ def load(options: Mapping[str, str], environ: Mapping[str, str], file: Path | No
     return Config(**{setting.attribute: found[setting.name].value for setting in SETTINGS})
 
 
+class Source(NamedTuple):
+    """Where a server's settings came from, to be read again."""
+
+    options: Mapping[str, str]
+    environ: Mapping[str, str]
+    file: Path | None
+
+    def load(self) -> Config:
+        """Raises ConfigError, as `load`."""
+        return load(*self)
+
+    @property
+    def path(self) -> Path | None:
+        """The settings file, if there is one."""
+        return self.file or _file_of(self.environ)
+
+
+def check(config: Config) -> None:
+    """Raise ConfigError where settings that are right by themselves do not go together."""
+    _check_together(
+        {setting.name: Found(getattr(config, setting.attribute), "in force") for setting in SETTINGS}
+    )
+
+
 def find(options: Mapping[str, str], environ: Mapping[str, str], file: Path | None) -> dict[str, Found]:
     """As `load`, each value with its source, by dotted name in the order of the table."""
-    if file is None and environ.get(CONFIG_VARIABLE):
-        file = Path(environ[CONFIG_VARIABLE])
+    file = file or _file_of(environ)
     given: dict[str, Found] = {}
     if file is not None:
         given |= _from_file(file)
@@ -409,6 +438,10 @@ def find(options: Mapping[str, str], environ: Mapping[str, str], file: Path | No
     }
     _check_together(found)
     return found
+
+
+def _file_of(environ: Mapping[str, str]) -> Path | None:
+    return Path(environ[CONFIG_VARIABLE]) if environ.get(CONFIG_VARIABLE) else None
 
 
 def _from_options(options: Mapping[str, str]) -> dict[str, Found]:

@@ -205,7 +205,7 @@ class AccessLog:
     LIMIT = 20_000
 
     def __init__(self, *, enabled: bool) -> None:
-        self._enabled = enabled
+        self.enabled = enabled
         self.dropped = 0
         self._waiting: list[_Entry] = []
 
@@ -222,7 +222,7 @@ class AccessLog:
         request: str,
     ) -> None:
         """`received` and `sent` are bytes of content; 499 means that the client left before an answer."""
-        if not self._enabled:
+        if not self.enabled:
             return
         if len(self._waiting) >= self.LIMIT:
             self.dropped += 1

@@ -9,7 +9,7 @@ from trioreg.pipeline.admission import Admission
 from trioreg.registry import Registry
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: plain values among them change while it runs (server.reload)
 class Service:
     """`chunk_min_length`: bytes that we advise for chunks (OCI-Chunk-Min-Length), 0 for no advice.
 

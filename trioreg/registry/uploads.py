@@ -31,7 +31,7 @@ class Uploads:
         self._store = store
         self._catalog = catalog
         self._pump = pump
-        self._lease_wait = lease_wait
+        self.lease_wait = lease_wait
 
     @answers
     async def start(self, name: RepositoryName, algorithm: Algorithm) -> UploadInfo:
@@ -103,7 +103,7 @@ class Uploads:
     @asynccontextmanager
     async def _lease(self, name: RepositoryName, upload: UploadId) -> AsyncIterator[Upload]:
         try:
-            async with self._store.lease_upload(upload, self._lease_wait) as session:
+            async with self._store.lease_upload(upload, self.lease_wait) as session:
                 _of(name, session.info)
                 yield session
         except UploadBusy:

@@ -43,7 +43,10 @@ class Front(Protocol):
 
 
 class Connections:
-    """Plain and TLS connections go to the `lane`, what it does not serve (or all, without it) to `front`."""
+    """Plain and TLS connections go to the `lane`, what it does not serve (or all, without it) to `front`.
+
+    `stall_timeout` and `grace`, in seconds, may change while it runs; the first holds for new connections.
+    """
 
     def __init__(
         self,
@@ -57,15 +60,17 @@ class Connections:
         self._front = front
         self._lane = lane
         self._share = share
-        self._stall = stall_timeout
+        self.stall_timeout = stall_timeout
         self._tls = tls
+        self.grace = 0.0
         self._wires: set[Wire] = set()
         self._streams: set[GuardedStream] = set()
 
     async def serve(
         self, listeners: list[trio.SocketListener], signals: AsyncIterator[int], grace: float
     ) -> None:
-        """Accept until the first signal; then see the connections to their end."""
+        """Accept until the first signal; then see the connections to their end, for `grace` seconds."""
+        self.grace = grace
         async with trio.open_nursery() as ending:
             ending.start_soon(self._watch)
             async with trio.open_nursery() as connections:
@@ -83,14 +88,12 @@ class Connections:
                 if self._lane is not None:
                     self._lane.stop()
                 await self._front.stop()
-                ending.start_soon(self._cut_short, signals, connections.cancel_scope, grace)
+                ending.start_soon(self._cut_short, signals, connections.cancel_scope)
             ending.cancel_scope.cancel()
 
-    async def _cut_short(
-        self, signals: AsyncIterator[int], connections: trio.CancelScope, grace: float
-    ) -> None:
+    async def _cut_short(self, signals: AsyncIterator[int], connections: trio.CancelScope) -> None:
         """After the grace period, or a second signal, end what still runs."""
-        with trio.move_on_after(grace):
+        with trio.move_on_after(self.grace):
             await anext(signals)
         connections.cancel()
         await trio.sleep(_ABORT_SECONDS)
@@ -123,7 +126,7 @@ class Connections:
         # The lane works on the socket itself; Trio only waits for it.
         sock = socket.socket(fileno=stream.socket.detach())
         sock.setblocking(False)
-        wire = PlainWire(sock, self._stall)
+        wire = PlainWire(sock, self.stall_timeout)
         taken_over = False
 
         async def elsewhere(unread: bytes) -> None:
@@ -157,7 +160,7 @@ class Connections:
         if self._lane is None or tls.selected_alpn_protocol() == "h2":
             await self._elsewhere(stream, guarded, tls)
             return
-        wire = TlsWire(tls, guarded, self._stall)
+        wire = TlsWire(tls, guarded, self.stall_timeout)
 
         async def elsewhere(unread: bytes) -> None:
             self._wires.discard(wire)
@@ -182,7 +185,7 @@ class Connections:
             await trio.aclose_forcefully(stream)
 
     def _guard(self, stream: trio.SocketStream) -> GuardedStream:
-        return GuardedStream(stream, self._stall, self._share.piece)
+        return GuardedStream(stream, self.stall_timeout, self._share.piece)
 
 
 def _peer(stream: trio.SocketStream) -> str:

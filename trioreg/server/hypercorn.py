@@ -40,6 +40,12 @@ class HypercornFront:
         config.errorlog = logging.getLogger("trioreg.hypercorn")
         config.alpn_protocols = ["h2", "http/1.1"] if http2 else ["http/1.1"]
 
+    def limit(self, max_head_bytes: int, idle_timeout: float) -> None:
+        """Change the limits (bytes, seconds); new connections have them."""
+        self._config.h11_max_incomplete_size = max_head_bytes
+        self._config.h2_max_header_list_size = max_head_bytes
+        self._config.keep_alive_timeout = idle_timeout
+
     async def serve(self, stream: trio.abc.Stream) -> None:
         """Speak HTTP on a plain or TLS stream until either side closes it."""
         await self._connection(self._app, self._config, self._context, ConnectionState({}), stream)  # type: ignore[arg-type]

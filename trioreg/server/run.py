@@ -17,7 +17,7 @@ import trio
 
 from trioreg import logs
 from trioreg.api import Service
-from trioreg.config import Address, Config
+from trioreg.config import Address, Config, Source
 from trioreg.pipeline.admission import Admission
 from trioreg.pipeline.budget import Budget, ByteGate, Share
 from trioreg.pipeline.engine import Engine, best_engine
@@ -27,9 +27,11 @@ from trioreg.server.connections import Connections
 from trioreg.server.lane import Lane, LaneSettings
 from trioreg.server.limits import admission_limits
 from trioreg.server.listeners import bound_port, open_listeners, tls_context
+from trioreg.server.reload import Live
 
 if TYPE_CHECKING:
     from trioreg.server.hypercorn import HypercornFront
+    from trioreg.web.app import WebApp
 
 _log = logs.Log(__name__)
 
@@ -48,15 +50,22 @@ _LOG_SECONDS = 0.25
 _MALLOC_ARENA_MAX = -8  # mallopt(3): M_ARENA_MAX
 
 
-def run(config: Config) -> int:
-    """Serve until a signal ends it: here, or in several workers. The exit code; OSError as `serve`."""
+def run(config: Config, source: Source | None = None) -> int:
+    """Serve until a signal ends it: here, or in several workers. The exit code; OSError as `serve`.
+
+    `source`: where to read the settings again, on SIGHUP and when the file has changed.
+    """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it is listened to
     if config.http_workers == 1:
-        trio.run(serve, config)
+        trio.run(partial(serve, config, live=Live(config, source)))
         return 0
-    from trioreg.server.workers import STOP, run_workers
+    from trioreg.server.workers import RELOAD, STOP, run_workers, share_of
 
     def work(share: Config, sockets: list[socket.socket]) -> None:
-        trio.run(partial(serve, share, sockets=sockets, stop_signals=(STOP,)))
+        logs.configure(config.log_level, config.log_format)
+        live = Live(config, source, share=share_of, on=RELOAD)
+        live.reload()  # One that takes the place of another begins with the settings of its time.
+        trio.run(partial(serve, share, live=live, sockets=sockets, stop_signals=(STOP,)))
 
     return run_workers(config, work, partial(_announce, config))
 
@@ -64,15 +73,18 @@ def run(config: Config) -> int:
 async def serve(
     config: Config,
     *,
+    live: Live | None = None,
     sockets: list[socket.socket] | None = None,
     stop_signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT),
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run a registry until a signal ends it. `task_status` reports the port once it accepts.
 
-    `sockets` are listened on already; without them it listens itself. Raises OSError when it cannot
-    listen, or cannot use the storage.
+    `sockets` are listened on already; without them it listens itself. With `live`, which has the settings
+    in force, they can be reloaded. Raises OSError when it cannot listen, or cannot use the storage.
     """
+    live = live or Live(config)
+    config = live.config
     logs.configure(config.log_level, config.log_format)
     _settle_process()
     share = Share(config.memory_front)
@@ -82,13 +94,15 @@ async def serve(
     service = _service(config, budget, engine, ByteGate(manifests))
     access = logs.AccessLog(enabled=config.log_access)
     front = _QuartFront(config, service, share, access)
+    lane = _lane(config, service, share, access) if config.http_front == "direct" else None
     connections = Connections(
         front,
-        _lane(config, service, share, access) if config.http_front == "direct" else None,
+        lane,
         share,
         stall_timeout=config.http_stall_timeout,
         tls=_tls(config),
     )
+    live.on_change(partial(_change, service, access, front, lane, connections))
     if config.http_front == "quart":
         await front.load()
     # What exists now stays; the collector need not look at it again.
@@ -99,24 +113,60 @@ async def serve(
         background.start_soon(_every, _TRIM_SECONDS, budget.trim)
         background.start_soon(_every, _EXPIRE_SECONDS, service.admission.expire)
         background.start_soon(_write_log, access)
+        await background.start(live.watch)
         await _listen(config, connections, sockets, stop_signals, task_status)
         background.cancel_scope.cancel()
     access.write(access.take())
+
+
+def _change(
+    service: Service,
+    access: logs.AccessLog,
+    front: _QuartFront,
+    lane: Lane | None,
+    connections: Connections,
+    config: Config,
+) -> None:
+    """Put the settings in force that can change while it runs."""
+    logs.configure(config.log_level, config.log_format)
+    access.enabled = config.log_access
+    service.chunk_min_length = config.upload_chunk_min_length
+    service.manifest_seconds = 2 * config.http_stall_timeout
+    service.registry.uploads.lease_wait = config.upload_lease_wait
+    front.change(config)
+    if lane is not None:
+        lane.settings = _lane_settings(config)
+    connections.stall_timeout = config.http_stall_timeout
+    connections.grace = config.http_shutdown_grace
 
 
 class _QuartFront:
     """Quart and Hypercorn, loaded when the first connection needs them: they take 15 MB."""
 
     def __init__(self, config: Config, service: Service, share: Share, access: logs.AccessLog):
-        self._arguments = (config, service, share, access)
+        self._config = config
+        self._arguments = (service, share, access)
         self._loading = trio.Lock()
+        self._app: WebApp | None = None
         self._front: HypercornFront | None = None
 
     async def load(self) -> HypercornFront:
         async with self._loading:
-            if self._front is None:
-                self._front = await trio.to_thread.run_sync(_quart_front, *self._arguments)
-        return self._front
+            front = self._front
+            if front is None:
+                loaded = await trio.to_thread.run_sync(_quart_front, self._config, *self._arguments)
+                self._app, self._front = loaded
+                self.change(self._config)
+                return loaded[1]
+            return front
+
+    def change(self, config: Config) -> None:
+        """Take the limits from now on; those of a front that is being loaded are set when it is."""
+        self._config = config
+        if self._front is not None and self._app is not None:
+            self._front.limit(config.http_max_head_bytes, config.http_idle_timeout)
+            self._app.stall_timeout = config.http_stall_timeout
+            self._app.max_head_bytes = config.http_max_head_bytes
 
     async def serve(self, stream: trio.abc.Stream) -> None:
         await (await self.load()).serve(stream)
@@ -126,7 +176,9 @@ class _QuartFront:
             await self._front.stop()
 
 
-def _quart_front(config: Config, service: Service, share: Share, access: logs.AccessLog) -> HypercornFront:
+def _quart_front(
+    config: Config, service: Service, share: Share, access: logs.AccessLog
+) -> tuple[WebApp, HypercornFront]:
     from trioreg.server.hypercorn import HypercornFront
     from trioreg.web import create_app
 
@@ -137,17 +189,21 @@ def _quart_front(config: Config, service: Service, share: Share, access: logs.Ac
         stall_timeout=config.http_stall_timeout,
         max_head_bytes=config.http_max_head_bytes,
     )
-    return HypercornFront(
+    front = HypercornFront(
         app,
         max_head_bytes=config.http_max_head_bytes,
         idle_timeout=config.http_idle_timeout,
         http2=config.http_http2,
     )
+    return app, front
 
 
 def _lane(config: Config, service: Service, share: Share, access: logs.AccessLog) -> Lane:
-    settings = LaneSettings(config.http_max_head_bytes, config.http_idle_timeout, config.http_http2)
-    return Lane(service, share, access, settings, name=secrets.token_hex(4))
+    return Lane(service, share, access, _lane_settings(config), name=secrets.token_hex(4))
+
+
+def _lane_settings(config: Config) -> LaneSettings:
+    return LaneSettings(config.http_max_head_bytes, config.http_idle_timeout, config.http_http2)
 
 
 def _tls(config: Config) -> ssl.SSLContext | None:

@@ -6,8 +6,9 @@ one goes on in any other, because leases are locks between processes.
 
 Rules: this process only watches; it runs no Trio and serves nobody. It keeps the sockets open, so that the
 connections that wait for a worker that died wait for its successor. A worker dies with its parent. It
-heeds `STOP` only: a terminal or a service manager sends its signals to every process of the group, and the
-second that a worker got, passed on from here, would mean that it shall not wait for its transfers.
+heeds `STOP` and `RELOAD` only: a terminal or a service manager sends its signals to every process of the
+group, and the second that a worker got, passed on from here, would mean that it shall not wait for its
+transfers.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 # Blocked in a worker until it listens to it (`server.run`), so that none is lost.
 STOP = signal.SIGUSR1
+# The settings shall be read again; as with STOP, a SIGHUP of the group reaches a worker from here alone.
+RELOAD = signal.SIGUSR2
 
 Serve = Callable[[Config, list[socket.socket]], None]
 
@@ -41,7 +44,7 @@ def run_workers(config: Config, serve: Serve, announce: Callable[[int], None]) -
     `serve` runs in each worker, with that worker's settings and sockets. Raises OSError when it cannot
     listen.
     """
-    share, count = _share(config), config.http_workers
+    share, count = share_of(config), config.http_workers
     sockets = [_listen(config.http_bind, config.http_backlog)]
     bound = Address(config.http_bind.host, sockets[0][0].getsockname()[1])
     sockets += [_listen(bound, config.http_backlog) for _ in range(count - 1)]
@@ -62,6 +65,7 @@ class _Watcher:
     def start(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        signal.signal(signal.SIGHUP, self._on_reload)
         for index in range(self._count):
             self._start(index)
 
@@ -76,7 +80,7 @@ class _Watcher:
     def _start(self, index: int) -> None:
         sys.stdout.flush()
         parent = os.getpid()
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {STOP})
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {STOP, RELOAD})
         pid = os.fork()
         if pid:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -86,7 +90,7 @@ class _Watcher:
             return
         code = 1
         try:
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, signal.SIG_IGN)
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, STOP)
             if os.getppid() == parent:
@@ -109,12 +113,18 @@ class _Watcher:
 
     def _on_signal(self, _number: int, _frame: object) -> None:
         self._stopping = True
+        self._pass_on(STOP)
+
+    def _on_reload(self, _number: int, _frame: object) -> None:
+        self._pass_on(RELOAD)
+
+    def _pass_on(self, number: signal.Signals) -> None:
         for pid in list(self._pids):
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, STOP)
+                os.kill(pid, number)
 
 
-def _share(config: Config) -> Config:
+def share_of(config: Config) -> Config:
     """What one worker may use: every setting that bounds memory is the total over all of them."""
     count = config.http_workers
     return replace(

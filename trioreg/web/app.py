@@ -23,11 +23,12 @@ from trioreg.web.connection import BODY, OPERATIONS, RAW_PATH, REQUEST_ID, Conne
 
 
 class WebApp(QuartTrio):
-    """`share` bounds what responses read at a time; `stall_timeout` in seconds."""
+    """`share` bounds what responses read at a time; `stall_timeout` in seconds. Both limits may change."""
 
     asgi_http_class = Connection
     share: Share
     stall_timeout: float
+    max_head_bytes: int
     access: logs.AccessLog
 
 
@@ -37,12 +38,13 @@ def create_app(
     """An ASGI application for any server that runs on Trio."""
     app = WebApp("trioreg", static_folder=None)
     app.share, app.stall_timeout, app.access = share, stall_timeout, access
+    app.max_head_bytes = max_head_bytes
     app.url_map.merge_slashes = False
     # Quart's total-time limits would cut off long transfers; the body's stall limit and the stream's hold.
     app.config.update(MAX_CONTENT_LENGTH=None, BODY_TIMEOUT=None, RESPONSE_TIMEOUT=None)
 
     async def operation() -> ReplyResponse:
-        if _head_bytes(request.scope) > max_head_bytes:
+        if _head_bytes(request.scope) > app.max_head_bytes:
             return ReplyResponse(
                 error_reply(RegistryError(ErrorCode.HEAD_TOO_LARGE, headers={"Connection": "close"}))
             )
