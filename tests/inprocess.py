@@ -23,6 +23,7 @@ from trioreg.pipeline.pump import Pump
 from trioreg.registry import Storage, build_registry
 from trioreg.server.connections import Connections
 from trioreg.server.hypercorn import HypercornFront
+from trioreg.server.inside import Gauges, build_pages
 from trioreg.server.lane import Lane, LaneSettings
 from trioreg.server.listeners import bound_port, open_listeners
 from trioreg.storage.catalog import Catalog
@@ -104,6 +105,7 @@ async def serving(
     connections = Connections(
         hypercorn, lane if front == "direct" else None, share, stall_timeout=stall, tls=tls
     )
+    service.pages = build_pages(service, Gauges(registry, storage, access, connections, None), debug=True)
     listeners = await open_listeners("127.0.0.1", 0, 128)
     if receive_buffer is not None:
         # Accepted sockets inherit it.
@@ -151,8 +153,9 @@ class Client:
             self.sent += len(part)
 
     async def send_head(self, method: str, target: str, headers: Mapping[str, str] | None = None) -> None:
-        lines = [f"{method} {path_of(target)} HTTP/1.1", "Host: registry.example.com"]
-        lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+        fields = {"Host": "registry.example.com", **(headers or {})}
+        lines = [f"{method} {path_of(target)} HTTP/1.1"]
+        lines += [f"{name}: {value}" for name, value in fields.items()]
         await self.stream.send_all("\r\n".join([*lines, "", ""]).encode())
 
     async def request(

@@ -336,6 +336,10 @@ class Config:
         option="--no-access-log",
         flag="false", live=True,
     )
+    debug_enabled: bool = _row(
+        "debug.enabled", BOOL, "false",
+        "Serve `/debug/…` (uploads, memory, tasks) to clients on the machine itself.",
+    )
     debug_write_delay: float = _row(
         "debug.write_delay", SECONDS, "0",
         "Seconds added for each MiB written: makes the disk slow, for experiments.",

@@ -7,6 +7,7 @@ OCI envelope; anything unforeseen is a bug: 500 with the request id, and its tra
 from __future__ import annotations
 
 from trioreg.api import access, blobs, manifests, uploads
+from trioreg.api.counting import counted_as
 from trioreg.api.exchange import Exchange, Reply, empty_reply, typed_reply
 from trioreg.api.service import Service
 from trioreg.auth.authorizer import Action
@@ -23,7 +24,11 @@ VERSION_HEADER = {"Docker-Distribution-Api-Version": "registry/2.0"}
 async def answer(service: Service, exchange: Exchange) -> Reply:
     """The reply to an exchange. Raises ClientDisconnected when there is nobody left to answer."""
     try:
+        page = service.pages.get(exchange.path)
+        if page is not None:
+            return await page(exchange)
         operation = op.parse_operation(exchange.method, exchange.path, exchange.query)
+        exchange.operation = counted_as(operation, exchange.method)
         await _authorize(service, operation, exchange)
         return await _perform(service, operation, exchange)
     except RegistryError as error:

@@ -21,7 +21,8 @@ class Exchange:
 
     `path` and `query` are raw. `headers` have lower-case names; repeated ones are joined with ``", "``
     (RFC 9110, 5.3). `peer`: the address that the connection comes from, "" if unknown. `identity`: set by
-    `api.access.identify`; None is anonymous.
+    `api.access.identify`; None is anonymous. `operation`: what it turned out to ask for, as an index of
+    `metrics.table.OPERATIONS`.
     """
 
     method: str
@@ -32,6 +33,7 @@ class Exchange:
     request_id: str
     peer: str = ""
     identity: Identity | None = None
+    operation: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
+from trioreg.api.exchange import Exchange, Reply
 from trioreg.auth.authorizer import AllowAll, Authorizer
 from trioreg.pipeline.admission import Admission
 from trioreg.registry import Registry
+
+Page = Callable[[Exchange], Awaitable[Reply]]
 
 
 @dataclass(slots=True)  # not frozen: plain values among them change while it runs (server.reload)
@@ -14,6 +18,7 @@ class Service:
     """`chunk_min_length`: bytes that we advise for chunks (OCI-Chunk-Min-Length), 0 for no advice.
 
     `manifest_seconds`: a manifest must arrive within this time, because its bytes are held meanwhile.
+    `pages`: what is served besides the API, by exact path.
     """
 
     registry: Registry
@@ -21,3 +26,4 @@ class Service:
     chunk_min_length: int = 0
     manifest_seconds: float = 60.0
     admission: Admission = field(default_factory=Admission)
+    pages: Mapping[str, Page] = field(default_factory=dict)

@@ -25,12 +25,17 @@ class Statistics(TypedDict):
     """Times the completed list stopped being empty."""
     waiting: int
     """Jobs not begun."""
+    hashing: int
+    writing: int
+    """Jobs that are being hashed; that are hashed and being written."""
     completed: int
     """Jobs ended, not collected."""
     lane_blocks: int
     """Blocks hashed in ways of several lanes; over `lane_places`, how full the lanes were."""
     lane_places: int
     single_blocks: int
+    sizes: tuple[int, ...]
+    """Batches of 1, 2, at most 4, 8 … 64 jobs."""
 
 @final
 class State:
@@ -107,6 +112,8 @@ class Engine:
         """Waits for the jobs that have begun and ends the threads; the others become ECANCELED."""
 
     def statistics(self) -> Statistics: ...
+    def outstanding(self) -> list[tuple[object, bool]]:
+        """(tag, whether it is hashed already) of the jobs that `completed` has not handed out."""
 
 def capabilities() -> Capabilities: ...
 def set_openssl(update256: int, update512: int, /) -> None:

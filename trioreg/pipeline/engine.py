@@ -11,8 +11,8 @@ so who cancelled waits for it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypedDict
 
 import trio
 
@@ -26,9 +26,10 @@ INLINE_BYTES = 16 * 1024
 class Job:
     """A block on its way through the native engine."""
 
-    __slots__ = ("_ended", "_errno", "_notify", "saved")
+    __slots__ = ("_ended", "_errno", "_notify", "owner", "saved")
 
-    def __init__(self, notify: Callable[[], None] | None = None) -> None:
+    def __init__(self, notify: Callable[[], None] | None = None, owner: object = None) -> None:
+        self.owner = owner
         self._ended = trio.Event()
         self._errno = 0
         self._notify = notify
@@ -55,9 +56,24 @@ class Job:
             raise storage_failure("writing an upload", self._errno)
 
 
+class EngineStatistics(TypedDict):
+    """Counted since the engine began. `sizes`: batches of 1, 2, at most 4, 8 … 64 jobs; `single_blocks` and
+    `lane_blocks`: blocks of SHA-256 hashed one stream at a time, and side by side in `lane_places`.
+    """
+
+    jobs: int
+    bytes: int
+    sizes: Sequence[int]
+    single_blocks: int
+    lane_blocks: int
+    lane_places: int
+
+
 class Engine(Protocol):
     async def run(self) -> None:
         """Serve until cancelled; to be started before the first job."""
+
+    def statistics(self) -> EngineStatistics: ...
 
     async def update(self, state: DigestState, data: memoryview) -> None:
         """Add `data` to `state`. Cancelled before it begins, or not at all."""
@@ -68,11 +84,25 @@ class ThreadEngine:
 
     def __init__(self, threads: int | None = None):
         self._limiter = trio.CapacityLimiter(threads or os.cpu_count() or 1)
+        self._jobs = 0
+        self._bytes = 0
 
     async def run(self) -> None:
         await trio.sleep_forever()
 
+    def statistics(self) -> EngineStatistics:
+        return {
+            "jobs": self._jobs,
+            "bytes": self._bytes,
+            "sizes": (self._jobs, 0, 0, 0, 0, 0, 0),
+            "single_blocks": self._bytes // 64,
+            "lane_blocks": 0,
+            "lane_places": 0,
+        }
+
     async def update(self, state: DigestState, data: memoryview) -> None:
+        self._jobs += 1
+        self._bytes += len(data)
         if len(data) <= INLINE_BYTES:
             await trio.lowlevel.checkpoint()
             state.update(data)
@@ -104,12 +134,13 @@ class NativeEngine:
         descriptor: int,
         offset: int,
         notify: Callable[[], None],
+        owner: object = None,
     ) -> Job:
         """Hash ``block[:end]`` into `state`, after earlier jobs of that state, and write it at `offset`.
 
-        `notify` is called when the job has ended.
+        `notify` is called when the job has ended; `owner` is told by `outstanding`.
         """
-        job = Job(notify)
+        job = Job(notify, owner)
         self._engine.submit(state, block, 0, end, descriptor, offset, job, True)
         return job
 
@@ -119,9 +150,13 @@ class NativeEngine:
         self._engine.submit(state, data, 0, len(data), -1, 0, job)
         await job.ended()
 
-    def statistics(self) -> dict[str, int]:
-        found: dict[str, int] = self._engine.statistics()
+    def statistics(self) -> EngineStatistics:
+        found: EngineStatistics = self._engine.statistics()
         return found
+
+    def outstanding(self) -> list[tuple[object, bool]]:
+        """For each block in the engine: whose it is, and whether it is hashed (and being written) already."""
+        return [(job.owner, hashed) for job, hashed in self._engine.outstanding()]
 
     def _collect(self) -> None:
         for job, errno, saved in self._engine.completed():

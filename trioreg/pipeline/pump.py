@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import trio
 
@@ -36,6 +36,7 @@ from trioreg.pipeline.body import Body
 from trioreg.pipeline.budget import Block, Budget
 from trioreg.pipeline.digests import DigestState, load_state
 from trioreg.pipeline.engine import Engine, Job, NativeEngine
+from trioreg.pipeline.transfers import Holding, Transfer, Transfers
 from trioreg.storage.base import Checkpoint, StorageError, Upload, WritesByDescriptor
 
 # Three blocks at 1 MB/s, and some: a disk slower than that is broken.
@@ -83,14 +84,24 @@ class Pump:
     budget: Budget
     engine: Engine
     sync_every: int
+    transfers: Transfers = field(default_factory=Transfers)
 
-    async def run(self, body: Body, upload: Upload, reached: Reached, expected: int | None) -> None:
+    async def run(
+        self,
+        body: Body,
+        upload: Upload,
+        reached: Reached,
+        expected: int | None,
+        transfer: Transfer | None = None,
+    ) -> None:
         """Append the body to the upload and move `reached` along with what is written.
 
         `expected`: bytes that the body must have, if that was announced. Raises SIZE_INVALID when it has
         others, ClientDisconnected, StorageError; after each, and after cancellation, `reached` is true.
+        `transfer` is told how it goes.
         """
-        flow = _Flow(self, body, upload, reached, expected)
+        shown = transfer or Transfer(upload.info.repository, upload.info.id)
+        flow = _Flow(self, body, upload, reached, expected, shown)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(flow.digest_and_write)
@@ -100,27 +111,57 @@ class Pump:
         finally:
             flow.give_back()
 
+    def look(self) -> tuple[int, int]:
+        """Bring the stages of all transfers up to date; blocks that are digested, and written, just now."""
+        if isinstance(self.engine, NativeEngine):
+            inside = [(owner, hashed) for owner, hashed in self.engine.outstanding() if owner is not None]
+        else:
+            inside = []
+        digested = {owner for owner, hashed in inside if not hashed}
+        written = {owner for owner, hashed in inside if hashed}
+        digesting, writing = sum(not hashed for _, hashed in inside), sum(hashed for _, hashed in inside)
+        for transfer in self.transfers:
+            if not transfer.by_engine:
+                digesting += transfer.digest == "busy"
+                writing += transfer.write == "busy" or transfer.digest == "disk"
+            elif transfer.write != "sync":
+                transfer.digest = "busy" if transfer in digested else "idle"
+                transfer.write = "busy" if transfer in written else "idle"
+        return digesting, writing
+
 
 class _Flow:
     """One run of the pump."""
 
-    def __init__(self, pump: Pump, body: Body, upload: Upload, reached: Reached, expected: int | None):
+    def __init__(
+        self,
+        pump: Pump,
+        body: Body,
+        upload: Upload,
+        reached: Reached,
+        expected: int | None,
+        transfer: Transfer,
+    ):
         self._pump = pump
+        self._transfer = transfer
+        self._blocks = Holding(pump.budget, transfer)
         self._body = body
         self._upload = upload
         self._reached = reached
         self._expected = expected
-        self._intake = _Intake(pump.budget)
+        self._intake = _Intake(self._blocks, transfer)
         self._drain = trio.CancelScope(shield=True)
 
     async def receive(self) -> None:
         """The first stage. Runs in the caller's own cancel scope: it alone ends when we are cancelled."""
-        received = 0
+        received, transfer = 0, self._transfer
         try:
             while await self._body.ready():
                 block = await self._intake.block_to_fill()
+                transfer.receive = "client"
                 count = self._body.fill(block.view[block.end :])
                 received += count
+                transfer.received = received
                 if self._expected is not None and received > self._expected:
                     raise self._wrong_size(received)
                 self._intake.filled(count)
@@ -130,6 +171,7 @@ class _Flow:
             self._drain.deadline = trio.current_time() + DRAIN_SECONDS
             raise
         finally:
+            transfer.receive = "ended"
             self._intake.close()
 
     async def digest_and_write(self) -> None:
@@ -156,42 +198,55 @@ class _Flow:
         self._intake.abandon()
 
     async def _digest(self, send: trio.MemorySendChannel[tuple[Block, DigestState]]) -> None:
-        state = self._reached.state.copy()
+        state, transfer = self._reached.state.copy(), self._transfer
         with send:
             while (block := await self._intake.take()) is not None:
                 try:
+                    transfer.digest = "busy"
                     await self._pump.engine.update(state, block.view[: block.end])
+                    transfer.digest = "disk"
                     await send.send((block, state.copy()))
+                    transfer.digest = "idle"
                 except BaseException:
-                    self._pump.budget.release(block)
+                    self._blocks.release(block)
                     raise
 
     async def _write(self, receive: trio.MemoryReceiveChannel[tuple[Block, DigestState]]) -> None:
         with receive:
             async for block, state in receive:
                 try:
+                    self._transfer.write = "busy"
                     await self._upload.write(block.view[: block.end])
                     count = block.end
                 finally:
-                    self._pump.budget.release(block)
+                    self._blocks.release(block)
                 await self._advance(count, state)
+                self._transfer.write = "idle"
 
     async def _process(self, engine: NativeEngine, upload: WritesByDescriptor, descriptor: int) -> None:
         """Digest and write in one: the engine hashes a block after the one before, and then writes it."""
         state, offset = self._reached.state.copy(), self._reached.offset
+        self._transfer.by_engine = True
         jobs: deque[tuple[Block, Job]] = deque()
         try:
             while True:
                 while jobs and jobs[0][1].has_ended:
                     await self._settle(*jobs.popleft(), upload, jobs)
+                    self._transfer.write = "idle"
                 block = self._intake.take_nowait(idle=not jobs) if len(jobs) < _JOBS else None
                 if block is not None:
                     try:
                         job = engine.submit(
-                            state, block.view, block.end, descriptor, offset, self._intake.notify
+                            state,
+                            block.view,
+                            block.end,
+                            descriptor,
+                            offset,
+                            self._intake.notify,
+                            self._transfer,
                         )
                     except BaseException:
-                        self._pump.budget.release(block)
+                        self._blocks.release(block)
                         raise
                     jobs.append((block, job))
                     offset += block.end
@@ -202,13 +257,13 @@ class _Flow:
         finally:
             for block, job in jobs:
                 await job.ended()
-                self._pump.budget.release(block)
+                self._blocks.release(block)
 
     async def _settle(
         self, block: Block, job: Job, upload: WritesByDescriptor, others: Iterable[tuple[Block, Job]]
     ) -> None:
         count = block.end
-        self._pump.budget.release(block)
+        self._blocks.release(block)
         job.check()
         upload.wrote(count)
         if self._is_due(count):
@@ -221,7 +276,9 @@ class _Flow:
         """`count` more bytes are written and `state`, perhaps saved, is over all of them."""
         due = self._is_due(count)
         self._reached.move(count, state)
+        self._transfer.written += count
         if due:
+            self._transfer.write = "sync"
             await self._upload.checkpoint(self._reached.checkpoint(), sync=True)
 
     def _is_due(self, count: int) -> bool:
@@ -236,8 +293,9 @@ class _Flow:
 class _Intake:
     """The joint between receive and digest: one block, which the receiver fills until it is taken."""
 
-    def __init__(self, budget: Budget):
-        self._budget = budget
+    def __init__(self, blocks: Holding, transfer: Transfer):
+        self._blocks = blocks
+        self._transfer = transfer
         self._block: Block | None = None
         self._closed = False
         self._waiting = trio.lowlevel.ParkingLot()
@@ -245,9 +303,11 @@ class _Intake:
     async def block_to_fill(self) -> Block:
         """The block in the joint while it has room, else a new one from the budget."""
         while self._block is not None and self._block.full:
+            self._transfer.receive = "digest"
             await self.change()
         if self._block is None:
-            block = await self._budget.acquire()
+            self._transfer.receive = "block"
+            block = await self._blocks.acquire()
             self._block = block
         return self._block
 
@@ -298,7 +358,7 @@ class _Intake:
     def abandon(self) -> None:
         """The block in the joint goes back."""
         if self._block is not None:
-            self._budget.release(self._block)
+            self._blocks.release(self._block)
             self._block = None
 
 

@@ -21,13 +21,18 @@ class Storage(BlobStore, ObjectStore, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """`manifest_gate` lets so many bytes of manifests be in memory at once, `manifest_max` is one's limit."""
+    """`manifest_gate` lets so many bytes of manifests be in memory at once, `manifest_max` is one's limit.
+
+    `pump` and `contents` (the cache of manifests and small blobs) are here to be looked at.
+    """
 
     blobs: Blobs
     uploads: Uploads
     manifests: Manifests
     manifest_gate: ByteGate
     manifest_max: int
+    pump: Pump
+    contents: ByteLru[bytes]
 
 
 def build_registry(
@@ -49,4 +54,6 @@ def build_registry(
         manifests=Manifests(blobs, catalog, contents),
         manifest_gate=manifest_gate,
         manifest_max=manifest_max,
+        pump=pump,
+        contents=contents,
     )

@@ -19,6 +19,7 @@ from trioreg.oci.session import chunk_length, out_of_place
 from trioreg.pipeline.body import Body
 from trioreg.pipeline.digests import DigestState, load_state, new_state
 from trioreg.pipeline.pump import Pump, Reached
+from trioreg.pipeline.transfers import Transfer
 from trioreg.registry.failures import answers, unbroken
 from trioreg.storage.base import BlobStore, StorageError, Upload, UploadBusy, UploadInfo
 from trioreg.storage.catalog import Catalog
@@ -51,8 +52,8 @@ class Uploads:
         Raises RANGE_INVALID with the true range, SIZE_INVALID, BLOB_UPLOAD_UNKNOWN, and what the body
         raises (`ClientDisconnected`).
         """
-        async with self._lease(name, upload) as session:
-            reached = await self._receive(session, body, content_range)
+        async with self._lease(name, upload) as (session, transfer):
+            reached = await self._receive(session, transfer, body, content_range)
             await session.checkpoint(reached.checkpoint(), sync=False)
             return reached.offset
 
@@ -70,14 +71,16 @@ class Uploads:
         Raises as `append`; DIGEST_INVALID when the bytes are not what `digest` names: then the session is
         gone and nothing is published.
         """
-        async with self._lease(name, upload) as session:
-            reached = await self._receive(session, body, content_range)
+        async with self._lease(name, upload) as (session, transfer):
+            reached = await self._receive(session, transfer, body, content_range)
+            transfer.phase = "verify"
             actual = await self._digest(session, reached, digest.algorithm)
             if actual != digest:
                 async with unbroken():
                     await session.cancel()
                 detail = {"provided": str(digest), "uploaded": str(actual)}
                 raise RegistryError(ErrorCode.DIGEST_INVALID, detail)
+            transfer.phase = "publish"
             async with unbroken():
                 try:
                     await session.commit(digest)
@@ -97,24 +100,28 @@ class Uploads:
     @answers
     async def cancel(self, name: RepositoryName, upload: UploadId) -> None:
         """Drop the session and its bytes. Raises BLOB_UPLOAD_UNKNOWN."""
-        async with self._lease(name, upload) as session:
+        async with self._lease(name, upload) as (session, _):
             await session.cancel()
 
     @asynccontextmanager
-    async def _lease(self, name: RepositoryName, upload: UploadId) -> AsyncIterator[Upload]:
+    async def _lease(self, name: RepositoryName, upload: UploadId) -> AsyncIterator[tuple[Upload, Transfer]]:
         try:
-            async with self._store.lease_upload(upload, self.lease_wait) as session:
-                _of(name, session.info)
-                yield session
+            with self._pump.transfers.running(name, upload) as transfer:
+                async with self._store.lease_upload(upload, self.lease_wait) as session:
+                    _of(name, session.info)
+                    yield session, transfer
         except UploadBusy:
             raise out_of_place((await self.status(name, upload)).offset) from None
 
-    async def _receive(self, session: Upload, body: Body, content_range: str | None) -> Reached:
+    async def _receive(
+        self, session: Upload, transfer: Transfer, body: Body, content_range: str | None
+    ) -> Reached:
         """Pump a body into the session; on the way out by an exception what came is recorded."""
         expected = chunk_length(session.info.offset, content_range, body.length)
         reached = Reached(session.info.offset, await self._state(session), session.info.algorithm)
+        transfer.phase, transfer.start = "body", reached.offset
         try:
-            await self._pump.run(body, session, reached, expected)
+            await self._pump.run(body, session, reached, expected, transfer)
         except RegistryError:
             raise  # The body contradicts its announcement.
         except BaseException:

@@ -66,6 +66,12 @@ class Connections:
         self._wires: set[Wire] = set()
         self._streams: set[GuardedStream] = set()
 
+    def counts(self) -> tuple[int, int]:
+        """Connections on the direct lane, and on Hypercorn; a TLS one is counted as its lane's."""
+        lane = len(self._wires)
+        tls = sum(isinstance(wire, TlsWire) for wire in self._wires)
+        return lane, len(self._streams) - tls
+
     async def serve(
         self, listeners: list[trio.SocketListener], signals: AsyncIterator[int], grace: float
     ) -> None:

@@ -21,7 +21,7 @@ from itertools import count
 
 import trio
 
-from trioreg import logs
+from trioreg import logs, metrics
 from trioreg.api import BlobSlice, Exchange, Reply, Service, answer
 from trioreg.api.answer import error_reply
 from trioreg.oci.errors import ErrorCode, RegistryError
@@ -130,7 +130,7 @@ class _Connection:
             except BadHead as bad:
                 await self._refuse(bad)
                 return None
-            if head.version != (1, 1) or not is_ours(_origin(head.target).partition("?")[0]):
+            if head.version != (1, 1) or not self._serves(_origin(head.target).partition("?")[0]):
                 return data + self._unread
             if not await self._exchange(head):
                 await self._close()
@@ -138,6 +138,9 @@ class _Connection:
             if number % _BREATHE_EVERY == 0:
                 await trio.lowlevel.checkpoint()
         return None
+
+    def _serves(self, path: str) -> bool:
+        return is_ours(path) or path in self._lane.service.pages
 
     async def _read_head(self) -> bytes | None:
         """The next head; None when the connection ended or is to end between two requests."""
@@ -206,6 +209,7 @@ class _Connection:
                 reply.close()
         finally:
             seconds = time.monotonic() - started
+            metrics.count_request(exchange.operation, status, seconds, body.received, sent)
             lane.log.record(
                 head.method,
                 path,

@@ -20,10 +20,11 @@ from trioreg.api import Service
 from trioreg.config import Address, Config, Source
 from trioreg.pipeline.admission import Admission
 from trioreg.pipeline.budget import Budget, ByteGate, Share
-from trioreg.pipeline.engine import Engine, best_engine
+from trioreg.pipeline.engine import best_engine
 from trioreg.pipeline.pump import Pump
 from trioreg.registry import Storage, build_registry
 from trioreg.server.connections import Connections
+from trioreg.server.inside import Gauges, build_pages
 from trioreg.server.lane import Lane, LaneSettings
 from trioreg.server.limits import admission_limits
 from trioreg.server.listeners import bound_port, open_listeners, tls_context
@@ -91,7 +92,9 @@ async def serve(
     manifests = _MANIFESTS_AT_ONCE * config.manifest_max_bytes
     budget = Budget(config.memory_budget - manifests, config.memory_block)
     engine = best_engine()
-    service = _service(config, budget, engine, ByteGate(manifests))
+    storage = _open_storage(config)
+    pump = Pump(budget, engine, config.upload_checkpoint_bytes)
+    service = _service(config, storage, pump, ByteGate(manifests))
     access = logs.AccessLog(enabled=config.log_access)
     front = _QuartFront(config, service, share, access)
     lane = _lane(config, service, share, access) if config.http_front == "direct" else None
@@ -103,6 +106,9 @@ async def serve(
         tls=_tls(config),
     )
     live.on_change(partial(_change, service, access, front, lane, connections))
+    disk = config.storage_path if config.storage_driver == "filesystem" else None
+    gauges = Gauges(service.registry, storage, access, connections, disk)
+    service.pages = build_pages(service, gauges, debug=config.debug_enabled)
     if config.http_front == "quart":
         await front.load()
     # What exists now stays; the collector need not look at it again.
@@ -110,6 +116,7 @@ async def serve(
     gc.freeze()
     async with trio.open_nursery() as background:
         background.start_soon(engine.run)
+        background.start_soon(gauges.run)
         background.start_soon(_every, _TRIM_SECONDS, budget.trim)
         background.start_soon(_every, _EXPIRE_SECONDS, service.admission.expire)
         background.start_soon(_write_log, access)
@@ -222,12 +229,11 @@ def _settle_process() -> None:
         mallopt(_MALLOC_ARENA_MAX, 2)
 
 
-def _service(config: Config, budget: Budget, engine: Engine, manifest_gate: ByteGate) -> Service:
-    storage = _open_storage(config)
+def _service(config: Config, storage: Storage, pump: Pump, manifest_gate: ByteGate) -> Service:
     registry = build_registry(
         storage,
         storage,
-        Pump(budget, engine, config.upload_checkpoint_bytes),
+        pump,
         lease_wait=config.upload_lease_wait,
         cache_bytes=config.memory_cache // 2,
         manifest_max=config.manifest_max_bytes,
@@ -237,7 +243,7 @@ def _service(config: Config, budget: Budget, engine: Engine, manifest_gate: Byte
         registry,
         chunk_min_length=config.upload_chunk_min_length,
         manifest_seconds=2 * config.http_stall_timeout,
-        admission=Admission(admission_limits(config, budget.statistics().total)),
+        admission=Admission(admission_limits(config, pump.budget.statistics().total)),
     )
 
 

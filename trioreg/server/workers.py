@@ -24,6 +24,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from trioreg.config import Address, Config
+from trioreg.metrics import cells
 
 # A worker that cannot live is not started again at once, over and over.
 _RESTART_SECONDS = 1.0
@@ -48,7 +49,13 @@ def run_workers(config: Config, serve: Serve, announce: Callable[[int], None]) -
     sockets = [_listen(config.http_bind, config.http_backlog)]
     bound = Address(config.http_bind.host, sockets[0][0].getsockname()[1])
     sockets += [_listen(bound, config.http_backlog) for _ in range(count - 1)]
-    watcher = _Watcher(lambda index: serve(share, sockets[index]), count)
+    cells.open_slots(count)
+
+    def work(index: int) -> None:
+        cells.use_slot(index)
+        serve(share, sockets[index])
+
+    watcher = _Watcher(work, count)
     watcher.start()
     announce(bound.port)
     return watcher.run()
@@ -104,6 +111,7 @@ class _Watcher:
         if self._stopping:
             self._failed = self._failed or status != 0
             return
+        cells.forget_gauges(index)
         how = os.waitstatus_to_exitcode(status)
         print(f"trioreg: worker {index} ended with {how}; it is replaced", file=sys.stderr)  # noqa: T201
         if time.monotonic() - started < _RESTART_SECONDS:

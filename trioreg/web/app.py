@@ -19,13 +19,22 @@ from trioreg.api.answer import error_reply
 from trioreg.oci.errors import ErrorCode, RegistryError
 from trioreg.pipeline.body import ClientDisconnected
 from trioreg.pipeline.budget import Share
-from trioreg.web.connection import BODY, OPERATIONS, RAW_PATH, REQUEST_ID, Connection, ReplyResponse
+from trioreg.web.connection import (
+    BODY,
+    EXCHANGE,
+    OPERATIONS,
+    RAW_PATH,
+    REQUEST_ID,
+    Connection,
+    ReplyResponse,
+)
 
 
 class WebApp(QuartTrio):
     """`share` bounds what responses read at a time; `stall_timeout` in seconds. Both limits may change."""
 
     asgi_http_class = Connection
+    service: Service
     share: Share
     stall_timeout: float
     max_head_bytes: int
@@ -37,7 +46,7 @@ def create_app(
 ) -> WebApp:
     """An ASGI application for any server that runs on Trio."""
     app = WebApp("trioreg", static_folder=None)
-    app.share, app.stall_timeout, app.access = share, stall_timeout, access
+    app.service, app.share, app.stall_timeout, app.access = service, share, stall_timeout, access
     app.max_head_bytes = max_head_bytes
     app.url_map.merge_slashes = False
     # Quart's total-time limits would cut off long transfers; the body's stall limit and the stream's hold.
@@ -49,7 +58,8 @@ def create_app(
                 error_reply(RegistryError(ErrorCode.HEAD_TOO_LARGE, headers={"Connection": "close"}))
             )
         try:
-            return ReplyResponse(await answer(service, _exchange()))
+            exchange = cast(dict[str, Any], request.scope)[EXCHANGE] = _exchange()
+            return ReplyResponse(await answer(service, exchange))
         except ClientDisconnected:
             return ReplyResponse(None)
 

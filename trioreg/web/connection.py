@@ -19,8 +19,8 @@ import trio
 from quart import Response
 from quart_trio.asgi import TrioASGIHTTPConnection
 
-from trioreg import logs
-from trioreg.api import BlobSlice, Reply
+from trioreg import logs, metrics
+from trioreg.api import BlobSlice, Exchange, Reply
 from trioreg.oci.operations import is_ours
 from trioreg.web.body import AsgiBody
 
@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 
 BODY = "trioreg.body"
 REQUEST_ID = "trioreg.request_id"
+EXCHANGE = "trioreg.exchange"
 RAW_PATH = "trioreg.raw_path"
 
-# The path that Quart sees of every operation.
+# The path that Quart sees of every operation and page.
 OPERATIONS = "/v2/"
 
 # An answer may come before the body has ended: what is on its way is read so far, so that the connection
@@ -61,7 +62,7 @@ class Connection(TrioASGIHTTPConnection):
         scope = cast(dict[str, Any], self.scope)
         path = _raw_path(scope)
         scope |= {BODY: body, REQUEST_ID: request_id, RAW_PATH: path}
-        if is_ours(path):
+        if is_ours(path) or path in self.app.service.pages:
             scope["path"] = OPERATIONS
         request = self._create_request_from_scope(send)
         try:
@@ -130,6 +131,7 @@ class _AccessLog:
     """What is told of a request when it is over."""
 
     def __init__(self, scope: Any, body: AsgiBody):
+        self._scope = scope
         self._method, self._path = scope["method"], _raw_path(scope)
         self._client = (scope.get("client") or ("",))[0]
         self._body = body
@@ -138,13 +140,17 @@ class _AccessLog:
         self.sent = 0
 
     def write(self, access: logs.AccessLog, request_id: str) -> None:
+        seconds = time.monotonic() - self._started
+        exchange: Exchange | None = self._scope.get(EXCHANGE)
+        operation = exchange.operation if exchange else 0
+        metrics.count_request(operation, self.status, seconds, self._body.received, self.sent)
         access.record(
             self._method,
             self._path,
             self.status,
             received=self._body.received,
             sent=self.sent,
-            seconds=time.monotonic() - self._started,
+            seconds=seconds,
             client=self._client,
             request=request_id,
         )

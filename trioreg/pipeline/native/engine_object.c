@@ -229,12 +229,36 @@ static PyObject *Engine_statistics(EngineObject *self, PyObject *Py_UNUSED(ignor
     struct pool_statistics look = {0};
     if (self->pool != NULL)
         look = pool_look(self->pool);
-    return Py_BuildValue("{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K}",
+    PyObject *sizes = PyTuple_New(BATCH_SIZES);
+    for (int i = 0; sizes != NULL && i < BATCH_SIZES; i++) {
+        PyObject *size = PyLong_FromUnsignedLongLong(look.sizes[i]);
+        if (size == NULL)
+            Py_CLEAR(sizes);
+        else
+            PyTuple_SET_ITEM(sizes, i, size);
+    }
+    if (sizes == NULL)
+        return NULL;
+    return Py_BuildValue("{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:N}",
                          "batches", look.batches, "jobs", look.jobs, "bytes", look.bytes,
                          "wakeups", look.wakeups, "waiting", look.waiting,
+                         "hashing", look.hashing, "writing", look.writing,
                          "completed", look.completed, "lane_blocks", look.tally.lane_blocks,
                          "lane_places", look.tally.lane_places,
-                         "single_blocks", look.tally.single_blocks);
+                         "single_blocks", look.tally.single_blocks, "sizes", sizes);
+}
+
+/* A job's flag is read without the pool's lock: this is a look at a moment that has passed anyway. */
+static PyObject *Engine_outstanding(EngineObject *self, PyObject *Py_UNUSED(ignored)) {
+    PyObject *found = PyList_New(0);
+    for (struct python_job *job = self->outstanding; found != NULL && job != NULL; job = job->next) {
+        PyObject *hashed = __atomic_load_n(&job->job.hashed, __ATOMIC_RELAXED) ? Py_True : Py_False;
+        PyObject *pair = PyTuple_Pack(2, job->tag, hashed);
+        if (pair == NULL || PyList_Append(found, pair) < 0)
+            Py_CLEAR(found);
+        Py_XDECREF(pair);
+    }
+    return found;
 }
 
 static PyMethodDef Engine_methods[] = {
@@ -248,6 +272,8 @@ static PyMethodDef Engine_methods[] = {
     {"close", (PyCFunction)Engine_close, METH_NOARGS,
      "close(): waits for jobs that have begun; the others complete with ECANCELED."},
     {"statistics", (PyCFunction)Engine_statistics, METH_NOARGS, "statistics(): plain counters."},
+    {"outstanding", (PyCFunction)Engine_outstanding, METH_NOARGS,
+     "outstanding(): [(tag, hashed)] of the jobs that were not collected."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -101,7 +101,12 @@ static int take_batch(struct pool *pool, struct job *batch[]) {
         bytes += job->size;
         batch[count++] = job;
     }
+    int size = 0;
+    while (1 << size < count)
+        size++;
+    pool->statistics.sizes[size]++;
     pool->statistics.waiting -= (uint64_t)count;
+    pool->statistics.hashing += (uint64_t)count;
     pool->statistics.batches++;
     pool->statistics.jobs += (uint64_t)count;
     pool->statistics.bytes += bytes;
@@ -182,6 +187,10 @@ static void *worker(void *argument) {
         pool->statistics.tally.lane_blocks += tally.lane_blocks;
         pool->statistics.tally.lane_places += tally.lane_places;
         pool->statistics.tally.single_blocks += tally.single_blocks;
+        pool->statistics.hashing -= (uint64_t)count;
+        pool->statistics.writing += (uint64_t)count;
+        for (int i = 0; i < count; i++)
+            __atomic_store_n(&batch[i]->hashed, true, __ATOMIC_RELAXED);
         release_streams(pool, batch, count);
         wake_worker(pool);
         pthread_mutex_unlock(&pool->lock);
@@ -192,6 +201,7 @@ static void *worker(void *argument) {
                                               batch[i]->offset);
 
         pthread_mutex_lock(&pool->lock);
+        pool->statistics.writing -= (uint64_t)count;
         complete_batch(pool, batch, count);
     }
     pthread_mutex_unlock(&pool->lock);
@@ -241,7 +251,7 @@ int pool_fileno(const struct pool *pool) { return pool->eventfd; }
 bool pool_submit(struct pool *pool, struct job *job) {
     struct stream *stream = job->stream;
     job->next = NULL;
-    job->done = false;
+    job->done = job->hashed = false;
     job->error = 0;
     job->saved_size = 0;
     pthread_mutex_lock(&pool->lock);

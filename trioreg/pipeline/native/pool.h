@@ -28,14 +28,19 @@ struct job {
     /* filled by the pool */
     struct job *next; /* in its stream, then among the completed */
     bool done;
+    bool hashed; /* its bytes are in the state: it is being written, or has ended */
     int error; /* errno of the write, ECANCELED if not begun, or 0 */
     size_t saved_size;
     uint8_t saved[SHA_SAVED_MAX];
 };
 
+enum { BATCH_SIZES = 7 }; /* 2 to the power of the last is BATCH_MAX */
+
 struct pool_statistics {
     uint64_t batches, jobs, bytes, wakeups;
-    uint64_t waiting, completed; /* jobs not begun; jobs not collected */
+    uint64_t waiting, hashing, writing; /* jobs not begun; in the hands of a worker */
+    uint64_t completed;                 /* jobs not collected */
+    uint64_t sizes[BATCH_SIZES]; /* batches of at most 1, 2, 4 … BATCH_MAX jobs */
     struct tally tally;
 };
 

@@ -22,7 +22,7 @@ from trioreg.storage import layout
 from trioreg.storage.base import storage_failure
 from trioreg.storage.filesystem import aside
 from trioreg.storage.filesystem.disk import Disk, storage_errors
-from trioreg.storage.lru import ByteLru
+from trioreg.storage.lru import ByteLru, CacheStatistics
 
 # Timestamps of Linux filesystems advance with the kernel's tick, 1 to 10 ms (before multigrain
 # timestamps in 6.13); network filesystems are coarser.
@@ -53,6 +53,9 @@ class FilesystemObjects:
         self._locks: dict[str, trio.Lock] = {}
         # Apart from reads: a hundred commits that wait for the disk must not keep a list waiting.
         self._changes = trio.CapacityLimiter(_CHANGES_AT_ONCE)
+
+    def cache_statistics(self) -> dict[str, CacheStatistics]:
+        return {"values": self._values.statistics(), "listings": self._listings.statistics()}
 
     async def get(self, key: str) -> bytes | None:
         path = self._below + key
