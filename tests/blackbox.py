@@ -172,6 +172,9 @@ class Server(Registry):
         self._forget()
         assert code == 0, f"exit code {code} after SIGTERM, stderr:\n{self.stderr[-4000:]}"
 
+    def signal(self, number: signal.Signals) -> None:
+        self._running().send_signal(number)
+
     def kill(self) -> None:
         """SIGKILL: it cannot save a thing. Nothing to do when it is not running."""
         if self._process is not None:

@@ -11,6 +11,7 @@ import logging
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config as HypercornConfig
+from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ASGIFramework, ConnectionState
@@ -56,11 +57,42 @@ class HypercornFront:
 
 
 class _Connection(TCPServer):
-    """Ends when its peer does; Hypercorn's own waits on for the idle timeout, with all it holds."""
+    """Ends when its peer does; Hypercorn's own waits on for the idle timeout, with all it holds.
+
+    When a send fails its reader may be waiting for the end of an answer that can no longer be sent, behind
+    which the client had pipelined something: it would wait for ever, with descriptor and memory.
+    """
+
+    _reading: trio.CancelScope | None = None
+    _ended = False
 
     async def _read_data(self) -> None:
-        await super()._read_data()
+        with trio.CancelScope() as self._reading:
+            await super()._read_data()
+        if self._reading.cancelled_caught:
+            await self.protocol.handle(Closed())
+        self._ended = True
         await self.idle_task.stop()
+
+    async def protocol_send(self, event: Event) -> None:
+        if isinstance(event, RawData):
+            async with self.send_lock:
+                try:
+                    with trio.CancelScope(shield=True):  # the stream itself limits it
+                        await self.stream.send_all(event.data)
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    self._stop_reading()
+                    await self.protocol.handle(Closed())
+            return
+        if isinstance(event, Closed):
+            self._stop_reading()
+        # An answer that ends now would begin the wait for another request, which nobody can read.
+        if not (isinstance(event, Updated) and self._ended):
+            await super().protocol_send(event)
+
+    def _stop_reading(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
 
 
 class _Http1Connection(_Connection):
