@@ -141,6 +141,10 @@ class WatchedFile(WatchedUpload):
         assert isinstance(self._real, WritesByDescriptor)
         return self._real.write_descriptor()
 
+    def direct_descriptor(self) -> int | None:
+        assert isinstance(self._real, WritesByDescriptor)
+        return self._real.direct_descriptor()
+
     def wrote(self, count: int) -> None:
         assert isinstance(self._real, WritesByDescriptor)
         self._real.wrote(count)

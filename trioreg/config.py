@@ -212,6 +212,10 @@ class Config:
         "storage.durability", _choice("full", "none"), "full",
         "`full` syncs file and directories before a 201; `none` leaves that to the kernel.",
     )
+    storage_direct: bool = _row(
+        "storage.direct", BOOL, "true",
+        "Uploads from 1 MiB on are written past the page cache (O_DIRECT) where the filesystem can.",
+    )
     http_bind: Address = _row(
         "http.bind", ADDRESS, "127.0.0.1:5000",
         "Where to listen; port 0 takes a free one and prints it.",

@@ -11,6 +11,7 @@ import ctypes
 import errno
 import gc
 import hashlib
+import mmap
 import os
 import random
 import resource
@@ -419,6 +420,59 @@ def test_a_short_write_goes_on_to_the_error(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         os.close(fd)
     assert (tmp_path / "data").read_bytes() == BYTES[:5000]
+
+
+@pytest.mark.parametrize(
+    ("offset", "size", "pages"),
+    [
+        (0, 65536, (0, 65536)),
+        (0, 65535, None),  # less than is worth it
+        (4096, 65536 + 4095, (4096, 65536)),
+        (100, 3996 + 65536 + 7, (4096, 65536)),
+        (4095, 1 + 81920, (4096, 81920)),
+        (4095, 65536, None),
+    ],
+)
+def test_whole_pages_leave_past_the_cache(
+    tmp_path: Path, offset: int, size: int, pages: tuple[int, int] | None
+) -> None:
+    """The pages of a piece go to the direct descriptor, what is before and behind them to the other.
+
+    Two files stand for the two ways into one, so that it shows which bytes took which.
+    """
+    memory = mmap.mmap(-1, 1 << 20)
+    start = offset % mmap.PAGESIZE
+    memory[start : start + size] = BYTES[:size]
+    fds = [os.open(tmp_path / name, os.O_RDWR | os.O_CREAT) for name in ("cached", "direct")]
+    with running(1) as engine:
+        engine.submit(
+            State("sha256"), memory, start, start + size, fds[0], offset, None, direct=fds[1], reserve=1 << 20
+        )
+        assert collect(engine, 1) == [(None, 0, None)]
+    cached, direct = (os.pread(fd, 1 << 20, 0) for fd in fds)
+    first, length = pages or (offset, 0)
+    before = first - offset
+    assert direct[first:] == BYTES[before : before + length]
+    assert cached[offset:first] == BYTES[:before]
+    assert cached[first + length :] == BYTES[before + length : size]
+    for fd in fds:
+        os.close(fd)
+
+
+def test_what_cannot_be_written_directly_goes_through_the_cache(tmp_path: Path) -> None:
+    """Memory that lies otherwise than the file, and a target that says EINVAL."""
+    memory = mmap.mmap(-1, 1 << 20)
+    memory[:] = BYTES
+    # Refuses what is no number with EINVAL, as a filesystem does what is not aligned to its liking.
+    refusing = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+    for start, direct in ((0, refusing), (1, refusing)):
+        fd = os.open(tmp_path / str(start), os.O_RDWR | os.O_CREAT)
+        with running(1) as engine:
+            engine.submit(State("sha256"), memory, start, start + 100_000, fd, 0, None, direct=direct)
+            assert collect(engine, 1) == [(None, 0, None)]
+        assert os.pread(fd, 1 << 20, 0) == BYTES[start : start + 100_000]
+        os.close(fd)
+    os.close(refusing)
 
 
 # --- order, wake-ups, ownership ---

@@ -432,12 +432,44 @@ async def test_an_empty_fill_keeps_no_block(rig: Rig) -> None:
     assert reached.offset == 4
 
 
+async def test_large_uploads_go_past_the_cache(nursery: trio.Nursery, tmp_path: Path) -> None:
+    """From 1 MiB on the engine has the direct way too, and every byte arrives, wherever an upload resumes."""
+    engine = best_engine()
+    if not isinstance(engine, NativeEngine):
+        pytest.skip("the extension is not built")
+    nursery.start_soon(engine.run)
+    asked: list[bool] = []
+
+    class Seen(Disk):
+        def open_direct(self, path: Path) -> int | None:
+            found = super().open_direct(path)
+            asked.append(found is not None)
+            # Where there is no direct way (tmpfs of older kernels) any other descriptor shows the same.
+            return os.open(path, os.O_WRONLY) if found is None else found
+
+    rig, reached = Rig(engine, FilesystemStorage(tmp_path, Seen(durable=False))), reached_nothing()
+    pump = rig.pump_of(8, block=64 * PAGE)
+    came = b""
+    async with rig.open_session() as upload:
+        for size in (5, 1000, 2**20 - 1006, 3 * 2**20 + 12_345, 70_000, 2**20):
+            data = random.Random(size).randbytes(size)
+            pieces = (data[at : at + 300_001] for at in range(0, size, 300_001))
+            await pump.run(ScriptedBody(*pieces), upload, reached, size)
+            came += data
+            assert len(asked) == (len(came) >= 2**20)
+        await check_truth(upload, reached, came)
+    check_returned(pump)
+
+
 async def test_a_disk_that_is_full_under_the_engine(nursery: trio.Nursery) -> None:
     """The engine's own write fails: StorageFull, nothing counted, every block back."""
 
     class OnFullDisk(WatchedUpload):
         def write_descriptor(self) -> int:
             return full
+
+        def direct_descriptor(self) -> None:
+            return None
 
         def wrote(self, count: int) -> None:
             raise AssertionError("nothing was written")

@@ -89,11 +89,16 @@ class Engine:
         offset: int,
         tag: object,
         want_state: bool = False,
+        direct: int = -1,
+        reserve: int = 0,
     ) -> None:
         """Hashes ``buffer[start:end]`` into `state`; with ``fd >= 0`` also writes it at `offset`.
 
-        Never waits. The job owns buffer, state and tag until `completed` hands it out. `fd` is the
-        caller's: keep it open until then. Jobs of one state are hashed in order of submission, the
+        `direct` is the same file opened with O_DIRECT: whole pages leave by it, if they lie in memory as
+        they will in the file. `reserve` bytes from `offset` on are allocated before, the size unchanged.
+
+        Never waits. The job owns buffer, state and tag until `completed` hands it out. `fd` and `direct`
+        are the caller's: keep them open until then. Jobs of one state are hashed in order of submission, the
         write of one may overlap the hash of the next. RuntimeError: the engine is closed, or the
         state is in another engine. ValueError: no such bytes or offset.
         """

@@ -22,16 +22,31 @@ PAGE = mmap.PAGESIZE
 
 
 class Block:
-    """A page-aligned buffer: `view[:end]` are the bytes it carries."""
+    """A page-aligned buffer: `view[start:end]` are the bytes it carries.
 
-    __slots__ = ("_memory", "end", "view", "warm")
+    `start` puts them where a page of the file begins at a page of memory (direct writes want that).
+    """
+
+    __slots__ = ("_memory", "end", "start", "view", "warm")
 
     def __init__(self, size: int):
         # Private: pages of a shared mapping, which is the default, outlive MADV_DONTNEED in the kernel.
         self._memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self.view = memoryview(self._memory)
-        self.end = 0
+        self.start = self.end = 0
         self.warm = True
+
+    def place(self, offset: int) -> None:
+        """Be empty, for bytes that go to `offset` of a file."""
+        self.start = self.end = offset % PAGE
+
+    @property
+    def size(self) -> int:
+        return self.end - self.start
+
+    @property
+    def carried(self) -> memoryview:
+        return self.view[self.start : self.end]
 
     @property
     def full(self) -> bool:
@@ -76,7 +91,7 @@ class Budget:
         else:
             block = Block(self.block_size)
             self._made += 1
-        block.end = 0
+        block.start = block.end = 0
         block.warm = True
         return block
 

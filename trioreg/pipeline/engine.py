@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypedDict
+from typing import Any, NamedTuple, Protocol, TypedDict
 
 import trio
 
+from trioreg.pipeline.budget import Block
 from trioreg.pipeline.digests import DigestState, native_engine
 from trioreg.storage.base import storage_failure
 
@@ -67,6 +68,18 @@ class EngineStatistics(TypedDict):
     single_blocks: int
     lane_blocks: int
     lane_places: int
+
+
+class Place(NamedTuple):
+    """Where a block goes: `offset` of an open file; the next `reserve` bytes are allocated before.
+
+    `direct` is the same file past the page cache, for the whole pages of the block; -1 for none.
+    """
+
+    descriptor: int
+    offset: int
+    direct: int = -1
+    reserve: int = 0
 
 
 class Engine(Protocol):
@@ -129,19 +142,28 @@ class NativeEngine:
     def submit(
         self,
         state: DigestState,
-        block: memoryview,
-        end: int,
-        descriptor: int,
-        offset: int,
+        block: Block,
+        place: Place,
         notify: Callable[[], None],
         owner: object = None,
     ) -> Job:
-        """Hash ``block[:end]`` into `state`, after earlier jobs of that state, and write it at `offset`.
+        """Hash a block into `state`, after earlier jobs of that state, and write it.
 
         `notify` is called when the job has ended; `owner` is told by `outstanding`.
         """
         job = Job(notify, owner)
-        self._engine.submit(state, block, 0, end, descriptor, offset, job, True)
+        self._engine.submit(
+            state,
+            block.view,
+            block.start,
+            block.end,
+            place.descriptor,
+            place.offset,
+            job,
+            True,
+            place.direct,
+            place.reserve,
+        )
         return job
 
     async def update(self, state: DigestState, data: memoryview) -> None:

@@ -35,7 +35,7 @@ from trioreg.oci.errors import ErrorCode, RegistryError
 from trioreg.pipeline.body import Body
 from trioreg.pipeline.budget import Block, Budget
 from trioreg.pipeline.digests import DigestState, load_state
-from trioreg.pipeline.engine import Engine, Job, NativeEngine
+from trioreg.pipeline.engine import Engine, Job, NativeEngine, Place
 from trioreg.pipeline.transfers import Holding, Transfer, Transfers
 from trioreg.storage.base import Checkpoint, StorageError, Upload, WritesByDescriptor
 
@@ -72,6 +72,14 @@ class Reached:
         saved = self._state if isinstance(self._state, bytes) else self._state.save()
         return Checkpoint(self.offset, saved)
 
+
+# Uploads from this size on go past the page cache: 0.13 cpu-s/GB instead of 0.3 to 1.7, and nobody else's
+# pages are driven out. A small one waits for the disk once, when it is synced.
+_DIRECT_BYTES = 2**20
+
+# Blocks of many uploads are written in turn: without this a file of 100 MB would lie in 400 pieces. Not more
+# at a time, for a client may announce what it never sends.
+_RESERVE_BYTES = 16 * 2**20
 
 # Blocks of one upload inside the native engine: one is written while the next is hashed.
 _JOBS = 2
@@ -154,11 +162,13 @@ class _Flow:
 
     async def receive(self) -> None:
         """The first stage. Runs in the caller's own cancel scope: it alone ends when we are cancelled."""
-        received, transfer = 0, self._transfer
+        begin, received, transfer = self._reached.offset, 0, self._transfer
         try:
             while await self._body.ready():
                 block = await self._intake.block_to_fill()
                 transfer.receive = "client"
+                if not block.size:
+                    block.place(begin + received)
                 count = self._body.fill(block.view[block.end :])
                 received += count
                 transfer.received = received
@@ -203,7 +213,7 @@ class _Flow:
             while (block := await self._intake.take()) is not None:
                 try:
                     transfer.digest = "busy"
-                    await self._pump.engine.update(state, block.view[: block.end])
+                    await self._pump.engine.update(state, block.carried)
                     transfer.digest = "disk"
                     await send.send((block, state.copy()))
                     transfer.digest = "idle"
@@ -216,8 +226,8 @@ class _Flow:
             async for block, state in receive:
                 try:
                     self._transfer.write = "busy"
-                    await self._upload.write(block.view[: block.end])
-                    count = block.end
+                    await self._upload.write(block.carried)
+                    count = block.size
                 finally:
                     self._blocks.release(block)
                 await self._advance(count, state)
@@ -227,6 +237,7 @@ class _Flow:
         """Digest and write in one: the engine hashes a block after the one before, and then writes it."""
         state, offset = self._reached.state.copy(), self._reached.offset
         self._transfer.by_engine = True
+        target = _Target(upload, descriptor, None if self._expected is None else offset + self._expected)
         jobs: deque[tuple[Block, Job]] = deque()
         try:
             while True:
@@ -238,10 +249,8 @@ class _Flow:
                     try:
                         job = engine.submit(
                             state,
-                            block.view,
-                            block.end,
-                            descriptor,
-                            offset,
+                            block,
+                            target.place(offset, block.size),
                             self._intake.notify,
                             self._transfer,
                         )
@@ -249,7 +258,7 @@ class _Flow:
                         self._blocks.release(block)
                         raise
                     jobs.append((block, job))
-                    offset += block.end
+                    offset += block.size
                 elif not jobs and self._intake.finished:
                     return
                 else:
@@ -262,7 +271,7 @@ class _Flow:
     async def _settle(
         self, block: Block, job: Job, upload: WritesByDescriptor, others: Iterable[tuple[Block, Job]]
     ) -> None:
-        count = block.end
+        count = block.size
         self._blocks.release(block)
         job.check()
         upload.wrote(count)
@@ -290,6 +299,28 @@ class _Flow:
         return RegistryError(ErrorCode.SIZE_INVALID, {"expected": self._expected, "received": received})
 
 
+class _Target:
+    """Where in the file of an upload blocks go, and how. `end`: where the body will end, if that is known."""
+
+    def __init__(self, upload: WritesByDescriptor, descriptor: int, end: int | None):
+        self._upload = upload
+        self._descriptor = descriptor
+        self._end = end
+        self._reserved = 0
+
+    def place(self, offset: int, size: int) -> Place:
+        if max(self._end or 0, offset + size) < _DIRECT_BYTES:
+            return Place(self._descriptor, offset)
+        direct = self._upload.direct_descriptor()
+        if direct is None:
+            return Place(self._descriptor, offset)
+        reserve = 0
+        if self._end is not None and self._reserved < offset + size < self._end:
+            reserve = min(_RESERVE_BYTES, self._end - offset)
+            self._reserved = offset + reserve
+        return Place(self._descriptor, offset, direct, reserve)
+
+
 class _Intake:
     """The joint between receive and digest: one block, which the receiver fills until it is taken."""
 
@@ -314,7 +345,7 @@ class _Intake:
     def filled(self, count: int) -> None:
         assert self._block is not None
         self._block.end += count
-        if self._block.end:
+        if self._block.size:
             self.notify()
         else:
             # Nothing had arrived after all, and the receiver will wait: not with a block.
@@ -331,7 +362,7 @@ class _Intake:
     def take_nowait(self, *, idle: bool) -> Block | None:
         """What has been filled. Who still has work (not `idle`) gets full blocks, or the last."""
         block = self._block
-        if block is None or not block.end or not (idle or block.full or self._closed):
+        if block is None or not block.size or not (idle or block.full or self._closed):
             return None
         self._block = None
         self.notify()
@@ -340,7 +371,7 @@ class _Intake:
     @property
     def finished(self) -> bool:
         """Everything that was filled has been taken, and no more will come."""
-        return self._closed and (self._block is None or not self._block.end)
+        return self._closed and (self._block is None or not self._block.size)
 
     def close(self) -> None:
         """No more will be filled."""

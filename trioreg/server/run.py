@@ -256,7 +256,7 @@ def _open_storage(config: Config) -> Storage:
 
     durable = config.storage_durability == "full"
     delay = config.debug_write_delay
-    disk = SlowDisk(delay, durable=durable) if delay else Disk(durable=durable)
+    disk = SlowDisk(delay, durable=durable) if delay else Disk(durable=durable, direct=config.storage_direct)
     return FilesystemStorage(config.storage_path, disk, cache_bytes=config.memory_cache // 2)
 
 

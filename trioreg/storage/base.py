@@ -147,6 +147,9 @@ class WritesByDescriptor(Protocol):
     def write_descriptor(self) -> int | None:
         """Where to write, from `info.offset` on; None if the store wants its own `write` called."""
 
+    def direct_descriptor(self) -> int | None:
+        """The same file past the page cache (O_DIRECT), for whole pages; None where there is no such way."""
+
     def wrote(self, count: int) -> None:
         """That many bytes were written at the offset, which moves."""
 

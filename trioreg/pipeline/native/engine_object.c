@@ -145,15 +145,16 @@ static bool check_submit(EngineObject *self, StateObject *state, const Py_buffer
 }
 
 static PyObject *Engine_submit(EngineObject *self, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"state", "buffer",     "start", "end", "fd", "offset",
-                            "tag",   "want_state", NULL};
+    static char *names[] = {"state", "buffer",     "start",  "end",     "fd", "offset",
+                            "tag",   "want_state", "direct", "reserve", NULL};
     StateObject *state;
     PyObject *buffer, *tag;
     Py_ssize_t start, end;
-    int fd, want_state = 0;
-    long long offset;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!OnniLO|p:submit", names, &State_Type, &state,
-                                     &buffer, &start, &end, &fd, &offset, &tag, &want_state))
+    int fd, want_state = 0, direct = -1;
+    long long offset, reserve = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!OnniLO|piL:submit", names, &State_Type,
+                                     &state, &buffer, &start, &end, &fd, &offset, &tag,
+                                     &want_state, &direct, &reserve))
         return NULL;
     struct python_job *job = PyMem_Calloc(1, sizeof *job);
     if (job == NULL)
@@ -171,7 +172,9 @@ static PyObject *Engine_submit(EngineObject *self, PyObject *args, PyObject *kwa
     job->job.data = (const uint8_t *)job->view.buf + start;
     job->job.size = (size_t)(end - start);
     job->job.fd = fd;
+    job->job.direct = direct;
     job->job.offset = offset;
+    job->job.reserve = reserve;
     job->job.want_state = want_state;
     job->state = Py_NewRef((PyObject *)state);
     job->tag = Py_NewRef(tag);
@@ -263,8 +266,8 @@ static PyObject *Engine_outstanding(EngineObject *self, PyObject *Py_UNUSED(igno
 
 static PyMethodDef Engine_methods[] = {
     {"submit", METHOD(Engine_submit), METH_VARARGS | METH_KEYWORDS,
-     "submit(state, buffer, start, end, fd, offset, tag, want_state=False): hashes the bytes into "
-     "the state and, with fd >= 0, writes them at offset. Never waits."},
+     "submit(state, buffer, start, end, fd, offset, tag, want_state=False, direct=-1, reserve=0): "
+     "hashes the bytes into the state and, with fd >= 0, writes them at offset. Never waits."},
     {"completed", (PyCFunction)Engine_completed, METH_NOARGS,
      "completed(): [(tag, errno or 0, saved state or None)] of the jobs that ended."},
     {"fileno", (PyCFunction)Engine_fileno, METH_NOARGS,

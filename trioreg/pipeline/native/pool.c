@@ -15,11 +15,17 @@
 #include "pool.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
+
+enum {
+    PAGE = 4096,       /* what direct writes are aligned to */
+    DIRECT_MIN = 65536 /* less is not worth a wait for the disk */
+};
 
 struct pool {
     pthread_mutex_t lock;
@@ -165,6 +171,33 @@ static int write_whole(int fd, const uint8_t *data, size_t size, off_t offset) {
     return 0;
 }
 
+/* Whole pages past the page cache, what is left before and behind them through it. The two never
+ * meet in a page. A filesystem that wants another alignment gets all of it through the cache. */
+static int write_direct(const struct job *job) {
+    size_t before = (size_t)(-(uint64_t)job->offset & (PAGE - 1));
+    const uint8_t *pages = job->data + before;
+    if (before + DIRECT_MIN > job->size || ((uintptr_t)pages & (PAGE - 1)) != 0)
+        return write_whole(job->fd, job->data, job->size, job->offset);
+    size_t size = (job->size - before) & ~(size_t)(PAGE - 1);
+    int error = write_whole(job->fd, job->data, before, job->offset);
+    if (error == 0)
+        error = write_whole(job->direct, pages, size, job->offset + (off_t)before);
+    if (error == EINVAL)
+        error = write_whole(job->fd, pages, size, job->offset + (off_t)before);
+    if (error == 0)
+        error = write_whole(job->fd, pages + size, job->size - before - size,
+                            job->offset + (off_t)(before + size));
+    return error;
+}
+
+static int write_job(const struct job *job) {
+    if (job->reserve > 0) /* only to keep the file in one piece: the write says what is wrong */
+        (void)fallocate(job->fd, FALLOC_FL_KEEP_SIZE, job->offset, job->reserve);
+    if (job->direct >= 0)
+        return write_direct(job);
+    return write_whole(job->fd, job->data, job->size, job->offset);
+}
+
 static void *worker(void *argument) {
     struct pool *pool = argument;
     struct job *batch[BATCH_MAX];
@@ -197,8 +230,7 @@ static void *worker(void *argument) {
 
         for (int i = 0; i < count; i++)
             if (batch[i]->fd >= 0)
-                batch[i]->error = write_whole(batch[i]->fd, batch[i]->data, batch[i]->size,
-                                              batch[i]->offset);
+                batch[i]->error = write_job(batch[i]);
 
         pthread_mutex_lock(&pool->lock);
         pool->statistics.writing -= (uint64_t)count;

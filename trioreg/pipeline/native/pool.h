@@ -23,7 +23,9 @@ struct job {
     const uint8_t *data;
     size_t size;
     int fd; /* below zero: nothing to write */
+    int direct; /* the same file opened with O_DIRECT, or below zero */
     off_t offset;
+    off_t reserve; /* bytes from offset on to allocate before, without changing the file's size */
     bool want_state;
     /* filled by the pool */
     struct job *next; /* in its stream, then among the completed */

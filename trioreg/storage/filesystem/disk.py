@@ -41,13 +41,23 @@ def storage_errors(doing: str) -> Iterator[None]:
 class Disk:
     """The calls themselves. Replace one in a subclass to inject a fault."""
 
-    def __init__(self, *, durable: bool = True):
+    def __init__(self, *, durable: bool = True, direct: bool = True):
         self.durable = durable
+        self._direct = direct
         self._seen: dict[Path, None] = {}
         self._roots: set[Path] = set()
 
     def pwrite(self, descriptor: int, data: memoryview, offset: int) -> int:
         return os.pwrite(descriptor, data, offset)
+
+    def open_direct(self, path: Path) -> int | None:
+        """The file past the page cache; None if that is not wanted, or this filesystem has no such way."""
+        if not self._direct:
+            return None
+        try:
+            return os.open(path, os.O_WRONLY | os.O_DIRECT)
+        except OSError:
+            return None
 
     def truncate(self, descriptor: int, size: int) -> None:
         os.ftruncate(descriptor, size)

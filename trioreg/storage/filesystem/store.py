@@ -186,7 +186,10 @@ class FilesystemStorage(FilesystemObjects):
                     else:
                         # Bytes are cut off or a record is put right: that writes.
                         session = await trio.to_thread.run_sync(opening)
-                yield session
+                try:
+                    yield session
+                finally:
+                    session.close()
             finally:
                 if os.fstat(data).st_nlink:
                     os.close(data)

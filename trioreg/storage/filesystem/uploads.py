@@ -48,6 +48,8 @@ class FilesystemUpload:
         self._record = saved
         self._boot = boot
         self._data = data
+        self._direct: int | None = None
+        self._asked_for_direct = False
         self._doubted = False
         size = os.fstat(data).st_size
         self._resumed = saved.resume_point(boot, size)
@@ -70,6 +72,18 @@ class FilesystemUpload:
 
     def write_descriptor(self) -> int | None:
         return self._data if self._disk.plain_writes else None
+
+    def direct_descriptor(self) -> int | None:
+        if not self._asked_for_direct:
+            self._asked_for_direct = True
+            self._direct = self._disk.open_direct(self._directory / DATA)
+        return self._direct
+
+    def close(self) -> None:
+        """Let go of what was opened besides the file itself, which is the store's."""
+        if self._direct is not None:
+            os.close(self._direct)
+            self._direct = None
 
     def wrote(self, count: int) -> None:
         self._offset += count
