@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import trio
-from blackbox import Server
+from blackbox import Server, push_blob
 from inprocess import FRONTS, KIB, InProcess, serving
 from scripted import ScriptedBody
 from trio.testing import wait_all_tasks_blocked
@@ -177,6 +177,95 @@ async def test_debug_pages_are_for_insiders(front: str, tmp_path: Path) -> None:
         answer = await server.request("POST", "/debug/uploads", headers=LOCAL)
         assert (answer.status, answer.headers["allow"]) == (405, "GET")
         assert (await server.request("POST", "/metrics")).status == 405
+
+
+async def call(server: InProcess, method: str, target: str) -> Any:
+    """What a debug page says."""
+    answer = await server.request(method, target, headers=LOCAL)
+    assert answer.status == 200, answer.body
+    return json.loads(answer.body)
+
+
+async def test_memory_is_accounted_for(tmp_path: Path) -> None:
+    """The kernel's, the allocator's and our own figures, in bytes, and they are of one process."""
+    async with registry_on("direct", tmp_path) as server:
+        found = await call(server, "GET", "/debug/memory")
+    assert found["rss"] > 10 * 2**20
+    assert found["kernel"]["rss"] >= found["kernel"]["anonymous"] > 2**20
+    assert found["allocator"]["used"] > 2**20
+    assert found["budget"] == {"block_size": BLOCK, "total": 16, "held": 0, "waiting": 0, "warm": 0}
+    assert set(found["caches"]) == {"contents", "values", "listings"}
+    assert found["tracemalloc"]["tracing"] is False
+
+
+async def test_trim_gives_free_blocks_back(tmp_path: Path) -> None:
+    """What no transfer holds has no pages afterwards."""
+    async with registry_on("direct", tmp_path) as server:
+        block = await server.budget.acquire()
+        block.view[:] = b"x" * BLOCK
+        server.budget.release(block)
+        assert server.budget.statistics().warm == 1
+        found = await call(server, "POST", "/debug/trim")
+        assert server.budget.statistics().warm == 0
+    assert found["after"] <= found["before"] + 2**20
+
+
+async def test_allocations_since_a_mark(tmp_path: Path) -> None:
+    """Tracing is started, marked, compared and stopped from outside; what was allocated since has a line."""
+    async with registry_on("direct", tmp_path) as server:
+        assert (await call(server, "GET", "/debug/tracemalloc"))["rows"] == []
+        assert (await call(server, "POST", "/debug/tracemalloc/start"))["tracing"] is True
+        try:
+            assert (await call(server, "POST", "/debug/tracemalloc/mark?name=idle"))["marks"] == ["idle"]
+            kept = [bytes(100_000 + number) for number in range(10)]
+            found = await call(server, "GET", "/debug/tracemalloc?since=idle&by=filename")
+            [mine] = [row for row in found["rows"] if "test_inside.py" in row[0]]
+            assert mine[1] >= sum(map(len, kept))
+            assert mine[2] >= len(kept)
+            answer = await server.request("GET", "/debug/tracemalloc?since=never", headers=LOCAL)
+            assert answer.status == 400
+        finally:
+            found = await call(server, "POST", "/debug/tracemalloc/stop")
+        assert (found["tracing"], found["marks"]) == (False, [])
+
+
+async def test_the_tree_of_tasks(tmp_path: Path) -> None:
+    """An upload's two stages are in it, below their connection, with the line where each waits."""
+    async with registry_on("direct", tmp_path) as server:
+        location = await server.start_upload()
+        async with server.connect() as client:
+            await client.send_head("PATCH", location, {"Content-Length": "5"})
+            while not (await look(server))["uploads"]:
+                await wait_all_tasks_blocked(0.01)
+            found = await call(server, "GET", "/debug/tasks")
+            await client.send(b"bytes")
+            await client.answer()
+    assert found["living"] >= 5
+
+    def every(task: dict[str, Any]) -> list[dict[str, Any]]:
+        below = [each for nursery in task.get("nurseries", []) for each in nursery["tasks"]]
+        return [task, *(found for each in below for found in every(each))]
+
+    waits = [task["waits_at"] for task in every(found["root"])]
+    [receiving] = [frames for frames in waits if any("pump:receive" in frame for frame in frames)]
+    assert any("lane_body:ready" in frame for frame in receiving)
+    assert any("digest_and_write" in frame for frames in waits for frame in frames)
+
+
+def test_syncs_are_timed(tmp_path: Path) -> None:
+    """A durable push waits for the disk for the bytes, and for the directories that name them."""
+    with Server(tmp_path) as server:
+        push_blob(server, "some/name", b"bytes")
+        lines = server.request("GET", "/metrics").body.decode().splitlines()
+    counts = {
+        line.partition("{")[2]: int(line.split()[-1])
+        for line in lines
+        if "sync_duration_seconds_count" in line
+    }
+    assert {kind.partition("}")[0] for kind, count in counts.items() if count} == {
+        'kind="data"',
+        'kind="directory"',
+    }
 
 
 def test_debug_pages_are_off(tmp_path: Path) -> None:

@@ -127,6 +127,12 @@ LOOP_LAG = Histogram(
     _LAG_BOUNDS,
     unit=NANOSECONDS,
 )
+LOOP_LAG_HIGHEST = Gauge(
+    "trioreg_loop_lag_highest_seconds",
+    "The highest such lag in the last full second.",
+    unit=NANOSECONDS,
+    highest=True,
+)
 DROPPED_LINES = Counter("trioreg_log_dropped_lines_total", "Lines of the access log that were given up.")
 WORKERS = Gauge("trioreg_workers", "Workers that serve.")
 RESIDENT_BYTES = Gauge("process_resident_memory_bytes", "Resident memory, all workers together.")

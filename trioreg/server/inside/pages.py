@@ -7,10 +7,11 @@ machine itself, and for administrators.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from typing import Any
+from urllib.parse import parse_qsl
 
 import msgspec
 
@@ -21,18 +22,49 @@ from trioreg.api.service import Page
 from trioreg.metrics import cells, text
 from trioreg.oci.errors import ErrorCode, RegistryError
 from trioreg.pipeline.pump import Pump
+from trioreg.server.inside import memory, tasks
 from trioreg.server.inside.gauges import Gauges
 
 _FRESH = {"Cache-Control": "no-store"}
+
+
+Shown = Callable[[Exchange], Awaitable[Any]]
+Methods = Mapping[str, Shown]
 
 
 def build_pages(service: Service, gauges: Gauges, *, debug: bool) -> dict[str, Page]:
     """By path. `debug`: with those that show names."""
     pages: dict[str, Page] = {"/metrics": partial(_metrics, service, gauges)}
     if debug:
-        shown = {"/debug/uploads": {"GET": partial(_uploads, gauges.pump)}}
-        pages |= {path: partial(_debug, service, methods) for path, methods in shown.items()}
+        pages |= {path: partial(_debug, service, methods) for path, methods in _shown(gauges).items()}
     return pages
+
+
+def _shown(gauges: Gauges) -> dict[str, Methods]:
+    """The debug pages: method and what says it."""
+
+    async def uploads(_: Exchange) -> Any:
+        return _uploads(gauges.pump)
+
+    async def look_at_memory(_: Exchange) -> Any:
+        return await memory.look(gauges)
+
+    async def trim(_: Exchange) -> Any:
+        return await memory.trim(gauges)
+
+    async def look_at_tasks(_: Exchange) -> Any:
+        return tasks.look()
+
+    return {
+        "/debug/uploads": {"GET": uploads},
+        "/debug/memory": {"GET": look_at_memory},
+        "/debug/tasks": {"GET": look_at_tasks},
+        "/debug/trim": {"POST": trim},
+        "/debug/tracemalloc": {"GET": _allocations},
+        "/debug/tracemalloc/start": {"POST": _start_tracing},
+        "/debug/tracemalloc/mark": {"POST": _mark},
+        "/debug/tracemalloc/stop": {"POST": _stop_tracing},
+    }
 
 
 async def _metrics(service: Service, gauges: Gauges, exchange: Exchange) -> Reply:
@@ -44,13 +76,13 @@ async def _metrics(service: Service, gauges: Gauges, exchange: Exchange) -> Repl
     return _answer(exchange, text.CONTENT_TYPE, text.exposition().encode())
 
 
-async def _debug(service: Service, methods: Mapping[str, Callable[[], Any]], exchange: Exchange) -> Reply:
+async def _debug(service: Service, methods: Methods, exchange: Exchange) -> Reply:
     """What a function says, as JSON."""
     await insiders_only(service, exchange)
     method = "GET" if exchange.method == "HEAD" else exchange.method
     if method not in methods:
         raise RegistryError(ErrorCode.METHOD_UNSUPPORTED, headers={"Allow": ", ".join(methods)})
-    return _answer(exchange, "application/json", msgspec.json.encode(methods[method]()))
+    return _answer(exchange, "application/json", msgspec.json.encode(await methods[method](exchange)))
 
 
 def _uploads(pump: Pump) -> dict[str, Any]:
@@ -62,6 +94,34 @@ def _uploads(pump: Pump) -> dict[str, Any]:
         "budget": asdict(pump.budget.statistics()),
         "uploads": [asdict(transfer.look()) for transfer in pump.transfers],
     }
+
+
+async def _start_tracing(exchange: Exchange) -> Any:
+    frames = _query(exchange).get("frames", "1")
+    return memory.start_tracing(int(frames) if frames.isdecimal() and len(frames) < 3 else 1)
+
+
+async def _stop_tracing(_: Exchange) -> Any:
+    return memory.stop_tracing()
+
+
+async def _mark(exchange: Exchange) -> Any:
+    return await memory.mark(_query(exchange).get("name", "")[:64])
+
+
+async def _allocations(exchange: Exchange) -> Any:
+    query = _query(exchange)
+    by = query.get("by", "lineno")
+    if by not in ("lineno", "filename", "traceback"):
+        raise RegistryError(ErrorCode.UNSUPPORTED, {"reason": "by is lineno, filename or traceback"})
+    found = await memory.allocations(query.get("since"), by)
+    if found is None:
+        raise RegistryError(ErrorCode.UNSUPPORTED, {"reason": "there is no such mark"})
+    return found
+
+
+def _query(exchange: Exchange) -> dict[str, str]:
+    return dict(parse_qsl(exchange.query))
 
 
 def _answer(exchange: Exchange, media_type: str, content: bytes) -> Reply:

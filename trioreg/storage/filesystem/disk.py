@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from trioreg.metrics import SYNC_SECONDS
 from trioreg.storage.base import storage_failure
 
 _temporary_names = itertools.count()
@@ -36,6 +37,16 @@ def storage_errors(doing: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise storage_failure(doing, error.errno or errno.EIO) from error
+
+
+@contextlib.contextmanager
+def _timed(kind: str) -> Iterator[None]:
+    """Count a sync and its seconds; in whichever thread."""
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        SYNC_SECONDS.observe_in_thread(time.monotonic() - began, SYNC_SECONDS.at(kind))
 
 
 class Disk:
@@ -64,7 +75,8 @@ class Disk:
 
     def sync_data(self, descriptor: int) -> None:
         if self.durable:
-            os.fdatasync(descriptor)
+            with _timed("data"):
+                os.fdatasync(descriptor)
 
     def sync_directory(self, path: Path) -> None:
         if not self.durable:
@@ -74,7 +86,8 @@ class Disk:
         except FileNotFoundError:
             return  # Whoever removed the directory, and what we put there, synced the one above.
         try:
-            os.fsync(descriptor)
+            with _timed("directory"):
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
 
