@@ -147,7 +147,36 @@ PATH_OR_NONE = Kind(
 SIZE = Kind("size", "SIZE", _parse_size, show_size, (str, int))
 COUNT = Kind("number", "N", _parse_count, str, (str, int))
 SECONDS = Kind("seconds", "SECONDS", _parse_seconds, lambda seconds: f"{seconds:.15g}", (str, int, float))
+
+
+def _rules(number: Callable[[str], int], show: Callable[[int], str], *, namespaces: bool) -> Kind:
+    """`pattern=number, …`: what holds for repositories whose names match; the form is `oci.patterns`'."""
+
+    def parse(text: str) -> tuple[tuple[str, int], ...]:
+        rules = []
+        for part in filter(None, (part.strip() for part in text.split(","))):
+            pattern, equals, value = (each.strip() for each in part.partition("="))
+            if not equals or not re.fullmatch(r"[a-z0-9._/*?-]{1,255}", pattern):
+                raise ValueError("is not a list of PATTERN=NUMBER, as ml/big=10, **=5")
+            if len(re.findall(r"\*+", pattern)) > 3:
+                raise ValueError(f"has a pattern with more than three stars: {pattern}")
+            if pattern.endswith("/") and (not namespaces or set(pattern) & {"*", "?"}):
+                raise ValueError(f"has {pattern}, which is not a name or a pattern of names")
+            try:
+                rules.append((pattern, number(value)))
+            except ValueError as error:
+                raise ValueError(f"has {_quote(value)}, which {error}") from None
+        return tuple(rules)
+
+    def shown(rules: tuple[tuple[str, int], ...]) -> str:
+        return ", ".join(f"{pattern}={show(value)}" for pattern, value in rules)
+
+    return Kind("rules", "PATTERN=N, …", parse, shown)
+
+
 BOOL = Kind("bool", "BOOL", _parse_bool, lambda value: str(value).lower(), (str, bool))
+SIZE_RULES = _rules(_parse_size, show_size, namespaces=True)
+COUNT_RULES = _rules(_parse_count, str, namespaces=False)
 ADDRESS = Kind("host:port", "HOST:PORT", _parse_address)
 
 
@@ -304,6 +333,23 @@ class Config:
     admission_uploads_per_client: int = _row(
         "admission.uploads_per_client", COUNT, "0",
         "Uploads at once of one identity, or of one address without; 0 sets no limit.",
+    )
+    blob_max_bytes: int = _row(
+        "blob.max_bytes", SIZE, "0",
+        "Largest blob; a larger one is answered with 413. 0 sets no limit.",
+    )
+    storage_reserve: int = _row(
+        "storage.reserve", SIZE, "0",
+        "Bytes of the disk that blobs leave free: pushes beyond are answered with 507 before they begin.",
+    )
+    quota_bytes: tuple[tuple[str, int], ...] = _row(
+        "quota.bytes", SIZE_RULES, "",
+        "What repositories may hold, as `ml/big=1TiB, team/=500GiB, **=50GiB`: the first pattern that matches"
+        " counts for each repository by itself, a name that ends with `/` for all below it together.",
+    )
+    quota_tags: tuple[tuple[str, int], ...] = _row(
+        "quota.tags", COUNT_RULES, "",
+        "How many tags a repository may have, as `**=1000`; the first pattern that matches counts.",
     )
     upload_lease_wait: float = _row(
         "upload.lease_wait", SECONDS, "5",

@@ -42,6 +42,8 @@ class ErrorCode(enum.Enum):
     TOOMANYREQUESTS = ("TOOMANYREQUESTS", 429, "too many requests")
 
     MANIFEST_TOO_LARGE = ("SIZE_INVALID", 413, "manifest is larger than the limit")
+    BLOB_TOO_LARGE = ("SIZE_INVALID", 413, "blob is larger than the limit")
+    QUOTA_EXCEEDED = ("DENIED", 403, "the quota of the repository is used up")
     METHOD_UNSUPPORTED = ("UNSUPPORTED", 405, "the method is not supported here")
     PATH_UNKNOWN = ("UNSUPPORTED", 404, "no such endpoint")
     HEAD_TOO_LARGE = ("UNSUPPORTED", 431, "the head of the request is larger than the limit")

@@ -8,6 +8,7 @@ from typing import Protocol
 from trioreg.pipeline.budget import ByteGate
 from trioreg.pipeline.pump import Pump
 from trioreg.registry.blobs import Blobs
+from trioreg.registry.limits import Guard
 from trioreg.registry.manifests import Manifests
 from trioreg.registry.uploads import Uploads
 from trioreg.storage.base import BlobStore, ObjectStore
@@ -23,7 +24,8 @@ class Storage(BlobStore, ObjectStore, Protocol):
 class Registry:
     """`manifest_gate` lets so many bytes of manifests be in memory at once, `manifest_max` is one's limit.
 
-    `pump` and `contents` (the cache of manifests and small blobs) are here to be looked at.
+    `pump` and `contents` (the cache of manifests and small blobs) are here to be looked at. `guard` holds the
+    other limits of what may be stored.
     """
 
     blobs: Blobs
@@ -33,6 +35,7 @@ class Registry:
     manifest_max: int
     pump: Pump
     contents: ByteLru[bytes]
+    guard: Guard
 
 
 def build_registry(
@@ -48,12 +51,14 @@ def build_registry(
     """Put a registry together over any pair of drivers."""
     catalog = Catalog(objects)
     contents: ByteLru[bytes] = ByteLru(cache_bytes)
+    guard = Guard(blobs, objects)
     return Registry(
-        blobs=Blobs(blobs, catalog, contents),
-        uploads=Uploads(blobs, catalog, pump, lease_wait),
-        manifests=Manifests(blobs, catalog, contents),
+        blobs=Blobs(blobs, catalog, contents, guard),
+        uploads=Uploads(blobs, catalog, pump, lease_wait, guard),
+        manifests=Manifests(blobs, catalog, contents, guard),
         manifest_gate=manifest_gate,
         manifest_max=manifest_max,
         pump=pump,
         contents=contents,
+        guard=guard,
     )

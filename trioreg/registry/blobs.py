@@ -10,6 +10,7 @@ from trioreg.oci.digest import Digest
 from trioreg.oci.errors import ErrorCode, RegistryError
 from trioreg.oci.names import RepositoryName
 from trioreg.registry.failures import answers
+from trioreg.registry.limits import Guard
 from trioreg.storage.base import BlobReader, BlobStore
 from trioreg.storage.catalog import Catalog
 from trioreg.storage.lru import ByteLru
@@ -21,8 +22,9 @@ SMALL_BYTES = 16 * 1024
 class Blobs:
     """`contents` keeps small blobs by digest; it is shared with the manifests."""
 
-    def __init__(self, store: BlobStore, catalog: Catalog, contents: ByteLru[bytes]):
+    def __init__(self, store: BlobStore, catalog: Catalog, contents: ByteLru[bytes], guard: Guard):
         self._store = store
+        self._guard = guard
         self._catalog = catalog
         self._contents = contents
 
@@ -69,13 +71,16 @@ class Blobs:
         """Link a blob that `source` has (None: any repository); whether that was possible.
 
         No copy is made. Linking first and looking again afterwards means that a blob collected meanwhile
-        is not promised.
+        is not promised. Raises QUOTA_EXCEEDED.
         """
         if source is not None and not await self._catalog.has_blob(source, digest):
             return False
-        if await self._store.touch(digest) is None:
+        size = await self._store.touch(digest)
+        if size is None:
             return False
-        await self._catalog.link_blob(name, digest)
+        added = 0 if await self._catalog.has_blob(name, digest) else size
+        async with self._guard.adding(name, added):
+            await self._catalog.link_blob(name, digest)
         return await self._store.size(digest) is not None
 
     async def _must_link(self, name: RepositoryName, digest: Digest) -> None:

@@ -8,6 +8,8 @@ whether a repository has one is asked of the catalog each time.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 import trio
@@ -24,6 +26,7 @@ from trioreg.oci.manifest import (
 )
 from trioreg.oci.names import RepositoryName, Tag
 from trioreg.registry.failures import answers, unbroken
+from trioreg.registry.limits import Guard
 from trioreg.storage.base import BlobNotFound, BlobReader, BlobStore
 from trioreg.storage.catalog import Catalog
 from trioreg.storage.lru import ByteLru, CacheStatistics
@@ -56,8 +59,9 @@ class PushedManifest(NamedTuple):
 class Manifests:
     """`contents` keeps manifests by digest; it is shared with small blobs."""
 
-    def __init__(self, store: BlobStore, catalog: Catalog, contents: ByteLru[bytes]):
+    def __init__(self, store: BlobStore, catalog: Catalog, contents: ByteLru[bytes], guard: Guard):
         self._store = store
+        self._guard = guard
         self._catalog = catalog
         self._contents = contents
         self._descriptors: ByteLru[tuple[bytes, str | None]] = ByteLru(_DESCRIPTORS_BYTES)
@@ -85,11 +89,15 @@ class Manifests:
         """Store a manifest and point `reference` at it.
 
         Raises MANIFEST_INVALID, MANIFEST_BLOB_UNKNOWN with the digests that are missing, or DIGEST_INVALID
-        when `reference` is a digest of other bytes.
+        when `reference` is a digest of other bytes; QUOTA_EXCEEDED.
         """
         digest, manifest = await self._read(reference, content_type, data)
         await self._check_needs(name, manifest)
-        async with self._catalog.changing(name, digest), unbroken():
+        async with (
+            self._catalog.changing(name, digest),
+            self._room(name, reference, digest, data),
+            unbroken(),
+        ):
             await self._store.put_blob(digest, data)
             if manifest.subject is not None:
                 # Before the link, so that whoever sees the manifest finds it among the referrers.
@@ -217,6 +225,16 @@ class Manifests:
             if data is None:
                 data = await self._remember(digest, await self._store.open_blob(digest))
             return await trio.to_thread.run_sync(parse_manifest, data, media_type)
+
+    @asynccontextmanager
+    async def _room(
+        self, name: RepositoryName, reference: Tag | Digest, digest: Digest, data: bytes
+    ) -> AsyncIterator[None]:
+        """Make the links in here that a manifest adds. Raises QUOTA_EXCEEDED."""
+        added = 0 if await self._catalog.has_manifest(name, digest) else len(data)
+        tag = None if isinstance(reference, Digest) else reference
+        async with self._guard.adding(name, added, tag):
+            yield
 
     async def _check_needs(self, name: RepositoryName, manifest: Manifest) -> None:
         """Everything that a manifest needs must be in this repository, with the size it states."""

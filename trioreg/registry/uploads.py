@@ -21,21 +21,26 @@ from trioreg.pipeline.digests import DigestState, load_state, new_state
 from trioreg.pipeline.pump import Pump, Reached
 from trioreg.pipeline.transfers import Transfer
 from trioreg.registry.failures import answers, unbroken
+from trioreg.registry.limits import Guard
 from trioreg.storage.base import BlobStore, StorageError, Upload, UploadBusy, UploadInfo
 from trioreg.storage.catalog import Catalog
+
+_TOO_MUCH = (ErrorCode.BLOB_TOO_LARGE, ErrorCode.QUOTA_EXCEEDED)
 
 
 class Uploads:
     """`lease_wait`: seconds that a second writer of a session waits for the first."""
 
-    def __init__(self, store: BlobStore, catalog: Catalog, pump: Pump, lease_wait: float):
+    def __init__(self, store: BlobStore, catalog: Catalog, pump: Pump, lease_wait: float, guard: Guard):
         self._store = store
         self._catalog = catalog
         self._pump = pump
         self.lease_wait = lease_wait
+        self._guard = guard
 
     @answers
     async def start(self, name: RepositoryName, algorithm: Algorithm) -> UploadInfo:
+        await self._guard.begin(name)
         return await self._store.create_upload(name, algorithm)
 
     @answers
@@ -87,7 +92,7 @@ class Uploads:
                 except StorageError:
                     await session.checkpoint(reached.checkpoint(), sync=False)
                     raise
-                await self._catalog.link_blob(name, digest)
+                await self._link(name, digest, reached.offset)
 
     async def push(
         self, name: RepositoryName, digest: Digest, algorithm: Algorithm, body: Body
@@ -103,6 +108,12 @@ class Uploads:
         async with self._lease(name, upload) as (session, _):
             await session.cancel()
 
+    async def _link(self, name: RepositoryName, digest: Digest, size: int) -> None:
+        """Make a blob visible in a repository. Raises QUOTA_EXCEEDED: its bytes are collected then."""
+        added = 0 if await self._catalog.has_blob(name, digest) else size
+        async with self._guard.adding(name, added):
+            await self._catalog.link_blob(name, digest)
+
     @asynccontextmanager
     async def _lease(self, name: RepositoryName, upload: UploadId) -> AsyncIterator[tuple[Upload, Transfer]]:
         try:
@@ -117,13 +128,19 @@ class Uploads:
         self, session: Upload, transfer: Transfer, body: Body, content_range: str | None
     ) -> Reached:
         """Pump a body into the session; on the way out by an exception what came is recorded."""
-        expected = chunk_length(session.info.offset, content_range, body.length)
+        offset = session.info.offset
+        expected = chunk_length(offset, content_range, body.length)
+        body = await self._guard.receive(session.info.repository, offset, expected, body)
         reached = Reached(session.info.offset, await self._state(session), session.info.algorithm)
         transfer.phase, transfer.start = "body", reached.offset
         try:
             await self._pump.run(body, session, reached, expected, transfer)
-        except RegistryError:
-            raise  # The body contradicts its announcement.
+        except RegistryError as error:
+            # The body contradicts its announcement, or is more than it may be: such a session has no end.
+            if error.error in _TOO_MUCH:
+                async with unbroken():
+                    await session.cancel()
+            raise
         except BaseException:
             async with unbroken():
                 await session.checkpoint(reached.checkpoint(), sync=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from trioreg.config import Config
 from trioreg.pipeline.admission import AdmissionLimits, places_for
+from trioreg.registry.limits import Limits
 
 
 def admission_limits(config: Config, blocks: int) -> AdmissionLimits:
@@ -15,6 +16,10 @@ def admission_limits(config: Config, blocks: int) -> AdmissionLimits:
     places = _part(config, config.admission_places) if config.admission_places else places_for(blocks)
     queue = _part(config, config.admission_queue)
     return AdmissionLimits(places, queue, config.admission_wait, config.admission_uploads_per_client)
+
+
+def storage_limits(config: Config) -> Limits:
+    return Limits(config.blob_max_bytes, config.storage_reserve, config.quota_bytes, config.quota_tags)
 
 
 def _part(config: Config, total: int) -> int:

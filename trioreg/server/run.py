@@ -26,7 +26,7 @@ from trioreg.registry import Storage, build_registry
 from trioreg.server.connections import Connections
 from trioreg.server.inside import Gauges, build_pages
 from trioreg.server.lane import Lane, LaneSettings
-from trioreg.server.limits import admission_limits
+from trioreg.server.limits import admission_limits, storage_limits
 from trioreg.server.listeners import bound_port, open_listeners, tls_context
 from trioreg.server.reload import Live
 
@@ -239,6 +239,7 @@ def _service(config: Config, storage: Storage, pump: Pump, manifest_gate: ByteGa
         manifest_max=config.manifest_max_bytes,
         manifest_gate=manifest_gate,
     )
+    registry.guard.limits = storage_limits(config)
     return Service(
         registry,
         chunk_min_length=config.upload_chunk_min_length,

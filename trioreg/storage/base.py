@@ -154,6 +154,14 @@ class WritesByDescriptor(Protocol):
         """That many bytes were written at the offset, which moves."""
 
 
+@runtime_checkable
+class HasFreeSpace(Protocol):
+    """A store that can run full, and knows how far it is from that."""
+
+    def free_bytes(self) -> int:
+        """Bytes that may still be written; StorageError when that cannot be found out. Does not wait."""
+
+
 class BlobStore(Protocol):
     """Bytes by digest."""
 

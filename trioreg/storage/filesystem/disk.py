@@ -117,6 +117,10 @@ class Disk:
         """BlockingIOError when another process or descriptor holds the lock."""
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
+    def free_bytes(self, path: Path) -> int:
+        status = os.statvfs(path)
+        return status.f_bavail * status.f_frsize
+
     @property
     def plain_writes(self) -> bool:
         """Whether `pwrite` is the system's own, so that an engine may call that itself."""

@@ -141,6 +141,10 @@ class FilesystemStorage(FilesystemObjects):
                 for encoded in await self._names(f"{layout.BLOBS}/{algorithm}/{prefix}"):
                     yield Digest(algorithm, encoded)
 
+    def free_bytes(self) -> int:
+        with storage_errors("asking for free space"):
+            return self._disk.free_bytes(self._root)
+
     # Upload sessions.
 
     async def create_upload(self, repository: RepositoryName, algorithm: Algorithm) -> UploadInfo:
