@@ -7,7 +7,6 @@ passed or anything failed, or 2 for a wrong option.
 import argparse
 import json
 import signal
-import string
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -17,23 +16,15 @@ from pathlib import Path
 from perf.cases import CASES, Case, Scale
 from perf.contenders import variable
 from perf.contest import add_options, run_speed
+from perf.harness.command import add_options as add_run_options
+from perf.harness.command import run_command
 from perf.machine import this_machine
-from perf.plan import MB
+from perf.plan import MB, size
 from perf.report import json_line, table
 from perf.run import Outcome, Settings
 from perf.server import raise_descriptor_limit
 
-UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 SCALED = Scale(clients=40, size=64 * MB)
-
-
-def size(text: str) -> int:
-    """`256MB`, `1GiB` or plain bytes. ValueError for anything else."""
-    number = text.rstrip(string.ascii_letters)
-    unit = text.removeprefix(number).upper()
-    if not number.isdecimal() or unit not in UNITS:
-        raise ValueError(f"{text!r} is not a size")
-    return int(number) * UNITS[unit]
 
 
 def setting(text: str) -> tuple[str, str]:
@@ -65,6 +56,9 @@ def parser() -> argparse.ArgumentParser:
     speed = commands.add_parser("speed", help="compare its speed with that of other registries")
     add_options(speed)
     speed.set_defaults(run=lambda options: run_speed(options, show_progress))
+    run = commands.add_parser("run", help="run a scenario and keep what was seen in a folder")
+    add_run_options(run)
+    run.set_defaults(run=run_command)
     return top
 
 

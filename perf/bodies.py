@@ -104,12 +104,13 @@ class Source:
             compared += count
         return True
 
-    def bulk_hash(self, bulk: int) -> "hashlib._Hash":
-        """SHA-256 state after `bulk` bytes of the repeated cycle."""
-        state = hashlib.sha256()
-        for at in range(0, bulk, CYCLE):
-            state.update(self._view[: min(CYCLE, bulk - at)])
-        return state
+    def go_on(self, state: "hashlib._Hash", done: int, bulk: int) -> None:
+        """Bring a SHA-256 state from `done` to `bulk` bytes of the repeated cycle."""
+        while done < bulk:
+            offset = done % CYCLE
+            count = min(CYCLE - offset, bulk - done)
+            state.update(self._view[offset : offset + count])
+            done += count
 
 
 class Digests:
@@ -120,8 +121,9 @@ class Digests:
         self._states: dict[int, Any] = {}
 
     def prepare(self, sizes: Iterable[int]) -> None:
-        for size in sizes:
-            self._state(Body("", size).bulk)
+        """All in one pass over as many bytes as the largest has: the states lie on one way."""
+        for bulk in sorted({Body("", size).bulk for size in sizes}):
+            self._state(bulk)
 
     def of(self, body: Body) -> str:
         state = self._state(body.bulk).copy()
@@ -130,7 +132,10 @@ class Digests:
 
     def _state(self, bulk: int) -> Any:
         if bulk not in self._states:
-            self._states[bulk] = self._source.bulk_hash(bulk)
+            done = max((known for known in self._states if known < bulk), default=0)
+            state = self._states[done].copy() if done else hashlib.sha256()
+            self._source.go_on(state, done, bulk)
+            self._states[bulk] = state
         return self._states[bulk]
 
 

@@ -4,6 +4,7 @@ Owns the two values that cross the border between a case and its clients. The ru
 client does follows from its `Plan` alone, so a plan that is written down can be run again.
 """
 
+import string
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -12,6 +13,16 @@ import msgspec
 MB = 1_000_000
 KIB = 1 << 10
 MIB = 1 << 20
+UNITS = {"": 1, "KB": 10**3, "MB": MB, "GB": 10**9, "KIB": KIB, "MIB": MIB, "GIB": 1 << 30}
+
+
+def size(text: str) -> int:
+    """`256MB`, `1GiB` or plain bytes. ValueError for anything else."""
+    number = text.rstrip(string.ascii_letters)
+    unit = text.removeprefix(number).upper()
+    if not number.isdecimal() or unit not in UNITS:
+        raise ValueError(f"{text!r} is not a size")
+    return int(number) * UNITS[unit]
 
 
 class Kind(StrEnum):

@@ -15,13 +15,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 START_SECONDS = 30.0
 STOP_SECONDS = 45.0  # our default shutdown grace is 30
 GREETING = "trioreg listening on http://127.0.0.1:"
-OURS = f"{shlex.quote(sys.executable)} -m trioreg serve --storage {{storage}} --bind 127.0.0.1:0"
+OURS = "-m trioreg serve --storage {storage} --bind 127.0.0.1:{port}"
 
 
 class ServerFailed(Exception):
@@ -29,15 +29,28 @@ class ServerFailed(Exception):
 
 
 class Server:
-    """A running registry: `pid`, `port`. A context manager; `settings` are environment names."""
+    """A running registry: `pid`, `port`. A context manager; `settings` are environment names.
 
-    def __init__(self, home: Path, command: str = "", settings: Mapping[str, str] = {}) -> None:
+    `python` starts ours; `before` stands in front of any command and must end by becoming it.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        command: str = "",
+        settings: Mapping[str, str] = {},
+        *,
+        port: int = 0,
+        python: Sequence[str] = (sys.executable,),
+        before: Sequence[str] = (),
+    ) -> None:
         self.ours = not command
-        self.port = 0 if self.ours else free_port()
+        self.port = port if port or self.ours else free_port()
         storage = home / "storage"
         storage.mkdir(exist_ok=True)
-        words = shlex.split(command or OURS)
-        self._command = [word.format(storage=storage, port=self.port) for word in words]
+        words = [word.format(storage=storage, port=self.port) for word in shlex.split(command or OURS)]
+        self.command = [*before, *(python if self.ours else ()), *words]
+        self._killed = False
         self._settings = dict(settings)
         self._log = home / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -53,7 +66,7 @@ class Server:
     def __enter__(self) -> "Server":
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command,
+                self.command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE if self.ours else log,
                 stderr=log,
@@ -70,6 +83,8 @@ class Server:
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
         """SIGTERM, and SIGKILL when that was not enough. ServerFailed when it ended badly."""
         process = self._running()
+        if self._killed:
+            return
         ended_before = process.poll() is not None
         try:
             process.send_signal(signal.SIGTERM)
@@ -94,6 +109,11 @@ class Server:
         process.wait()
         if process.stdout is not None:
             process.stdout.close()
+
+    def kill(self) -> None:
+        """SIGKILL, on purpose: nothing is said about how it ended."""
+        self._killed = True
+        self._kill()
 
     def last_words(self) -> str:
         """The end of what it wrote to its log."""

@@ -8,7 +8,7 @@ sent further. Not a general client: bodies of unknown length are not read, the c
 import os
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -24,7 +24,14 @@ SMALL_BODY = 8 << 20
 
 
 class Refused(Exception):
-    """The server did something else than it should; the message says what, in a line."""
+    """The server did something else than it should; the message says what, in a line.
+
+    `status` is that of an answer nobody expected, 0 where there was none.
+    """
+
+    def __init__(self, why: str, status: int = 0) -> None:
+        super().__init__(why)
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,7 @@ class Reply:
         """Itself. Refused when the status is none of these."""
         if self.status not in statuses:
             words = self.body[:200].decode(errors="replace").strip()
-            raise Refused(f"status {self.status} where {statuses} was due: {words}")
+            raise Refused(f"status {self.status} where {statuses} was due: {words}", self.status)
         return self
 
 
@@ -111,27 +118,39 @@ class Connection:
                 await trio.lowlevel.wait_writable(self._sock)
 
     async def send_body(
-        self, wire: Wire, *, pace: Pace | None, lifted: trio.Event, stop_at: int | None = None
+        self,
+        wire: Wire,
+        *,
+        pace: Pace | None,
+        lifted: trio.Event,
+        start: int = 0,
+        stop_at: int | None = None,
+        moved: Callable[[int], None] = lambda count: None,
     ) -> int:
-        """Send `wire`, at `pace` until `lifted`, up to byte `stop_at`; how many bytes went.
+        """Send `wire` from `start`, at `pace` until `lifted`, up to byte `stop_at`; where it stopped.
 
-        Ends early, without an error, when the server answers or hangs up: its reply tells why.
+        `moved` is told of the bytes as they go. Ends early, without an error, when the server answers or
+        hangs up: its reply tells why.
         """
         stop = wire.length if stop_at is None else min(stop_at, wire.length)
-        sent = 0
+        sent, left = start, pace.burst if pace is not None else 0
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._cancel_when_answered, nursery.cancel_scope)
             while sent < stop:
                 slow = pace is not None and not lifted.is_set()
-                limit = pace.burst if pace is not None and slow else SEND_LIMIT
+                limit = min(left, SEND_LIMIT) if slow else SEND_LIMIT
                 try:
-                    sent += wire.send(self._sock.fileno(), sent, min(limit, stop - sent))
+                    count = wire.send(self._sock.fileno(), sent, min(limit, stop - sent))
                 except BlockingIOError:
                     await trio.lowlevel.wait_writable(self._sock)
                     continue
                 except OSError:
                     break
-                if pace is not None and slow:
+                sent += count
+                moved(count)
+                left -= count
+                if pace is not None and slow and left <= 0:
+                    left = pace.burst
                     with trio.move_on_after(pace.pause):
                         await lifted.wait()
                 else:

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from perf.__main__ import exit_code, main, size
+from perf.__main__ import exit_code, main
 from perf.bodies import Body, Digests, Source
 from perf.cases import BATCH_CLIENTS, BATCH_EACH, CASES, Scale, slope
 from perf.client import Load
-from perf.plan import MB, Group, Kind, Message, Plan, Progress, decode_message, decode_plan, encode
+from perf.plan import MB, Group, Kind, Message, Plan, Progress, decode_message, decode_plan, encode, size
 from perf.report import json_line, table
 from perf.run import CaseFailed, Outcome, Settings, case_folder
 from perf.sampling import Sample
