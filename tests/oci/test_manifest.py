@@ -309,7 +309,11 @@ def test_referrers() -> None:
         "artifactType": "a/b",
         "annotations": {"ä": "v"},
     }
-    assert descriptor_artifact_type(line) == "a/b"
+    assert descriptor_artifact_type(line, digest) == "a/b"
+    other = line.replace(digest.hex.encode(), b"0" * 64)
+    for torn in (b"", line[:-1], bytes(len(line)), b"[]", other, line[:-1] + b',"x":"\xff"}'):
+        with pytest.raises(ValueError):  # noqa: PT011 (that it raises is all that matters)
+            descriptor_artifact_type(torn, digest)
     listed = json.loads(referrers_index([line, line]))
     assert listed == {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [json.loads(line)] * 2}
     assert json.loads(referrers_index([]))["manifests"] == []
@@ -319,4 +323,4 @@ def test_referrer_without_artifact_type() -> None:
     """Where there is no type it is left out of the descriptor, and matches no filter."""
     line = referrer_descriptor(parse(index(subject=descriptor(b"s"))), digest_of(b"itself"))
     assert "artifactType" not in json.loads(line)
-    assert descriptor_artifact_type(line) is None
+    assert descriptor_artifact_type(line, digest_of(b"itself")) is None

@@ -132,9 +132,13 @@ def referrer_descriptor(manifest: Manifest, digest: Digest) -> bytes:
     )
 
 
-def descriptor_artifact_type(descriptor: bytes) -> str | None:
-    """The artifact type inside a descriptor of ours."""
-    return _descriptor_decoder.decode(descriptor).artifact_type
+def descriptor_artifact_type(descriptor: bytes, digest: Digest) -> str | None:
+    """The artifact type inside a descriptor of ours. ValueError when it is torn or of something else."""
+    found = _descriptor_decoder.decode(descriptor)
+    # Written anew it must be the same: the decoder does not look into fields that it does not know.
+    if found.digest != str(digest) or msgspec.json.encode(found) != descriptor:
+        raise ValueError("not a descriptor that we wrote for this manifest")
+    return found.artifact_type
 
 
 def referrers_index(descriptors: list[bytes]) -> bytes:

@@ -17,6 +17,8 @@ import trio
 from trioreg.oci.digest import Digest, digest_of
 from trioreg.oci.errors import ErrorCode, RegistryError
 from trioreg.oci.manifest import (
+    INDEX_TYPES,
+    MANIFEST_TYPES,
     Manifest,
     Reference,
     descriptor_artifact_type,
@@ -74,7 +76,7 @@ class Manifests:
         Any number of clients may be slow to read a large manifest: it leaves from the store, in pieces.
         """
         digest = await self._resolve(name, reference)
-        media_type = await self._catalog.manifest_media_type(name, digest)
+        media_type = await self._media_type(name, digest)
         if media_type is None:
             raise await self._unknown(name, reference)
         try:
@@ -117,7 +119,7 @@ class Manifests:
                 raise await self._unknown(name, reference)
             return
         async with self._catalog.changing(name, reference):
-            media_type = await self._catalog.manifest_media_type(name, reference)
+            media_type = await self._media_type(name, reference)
             if media_type is None:
                 raise await self._unknown(name, reference)
             manifest = await self._parsed(reference, media_type)
@@ -178,9 +180,26 @@ class Manifests:
         descriptor = await self._catalog.referrer_descriptor(name, subject, digest)
         if descriptor is None:
             return b"", None
-        found = (descriptor, descriptor_artifact_type(descriptor))
+        try:
+            found = (descriptor, descriptor_artifact_type(descriptor, digest))
+        except ValueError:
+            found = await self._described_again(name, digest)
+            descriptor = found[0]
         self._descriptors.put((name, digest), found, len(descriptor))
         return found
+
+    async def _media_type(self, name: RepositoryName, digest: Digest) -> str | None:
+        """None as well where it is torn: the next push of the manifest writes it anew."""
+        found = await self._catalog.manifest_media_type(name, digest)
+        return found if found in MANIFEST_TYPES or found in INDEX_TYPES else None
+
+    async def _described_again(self, name: RepositoryName, digest: Digest) -> tuple[bytes, str | None]:
+        """For a descriptor that is torn: what it said is in the manifest, too."""
+        media_type = await self._media_type(name, digest)
+        if media_type is None:
+            return b"", None
+        manifest = await self._parsed(digest, media_type)
+        return referrer_descriptor(manifest, digest), manifest.artifact_type
 
     def cache_statistics(self) -> CacheStatistics:
         return self._contents.statistics()

@@ -14,6 +14,7 @@ from contextlib import AbstractAsyncContextManager
 import trio
 
 from trioreg.oci.digest import ALGORITHMS, Digest, parse_digest
+from trioreg.oci.errors import RegistryError
 from trioreg.oci.names import RepositoryName, Tag
 from trioreg.storage import layout
 from trioreg.storage.base import ObjectStore
@@ -93,7 +94,7 @@ class Catalog:
         value = await self._objects.get(layout.revision_media_type(name, digest))
         if value is None:
             return None
-        media_type = value.decode()
+        media_type = value.decode("latin-1")
         self._types.put((name, digest), (stamp, media_type), len(name) + len(media_type))
         return media_type
 
@@ -116,7 +117,7 @@ class Catalog:
 
     async def get_tag(self, name: RepositoryName, tag: Tag) -> Digest | None:
         value = await self._objects.get(layout.tag_link(name, tag))
-        return parse_digest(value.decode()) if value is not None else None
+        return _link_target(value) if value is not None else None
 
     async def delete_tag(self, name: RepositoryName, tag: Tag) -> bool:
         key = layout.tag_link(name, tag)
@@ -221,6 +222,14 @@ async def _breathe(index: int) -> None:
     """
     if index % 256 == 255:
         await trio.lowlevel.checkpoint()
+
+
+def _link_target(value: bytes) -> Digest | None:
+    """None for a link that is torn: it leads nowhere, and the next push writes it anew."""
+    try:
+        return parse_digest(value.decode("latin-1"))
+    except RegistryError:
+        return None
 
 
 def _after(names: Sequence[str], last: str | None) -> Iterator[str]:
