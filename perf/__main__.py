@@ -21,6 +21,7 @@ from perf.harness.command import run_command
 from perf.machine import this_machine
 from perf.plan import MB, size
 from perf.report import json_line, table
+from perf.results.commands import add_commands
 from perf.run import Outcome, Settings
 from perf.server import raise_descriptor_limit
 
@@ -59,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run a scenario and keep what was seen in a folder")
     add_run_options(run)
     run.set_defaults(run=run_command)
+    add_commands(commands)
     return top
 
 
