@@ -103,6 +103,16 @@ def _parse_seconds(text: str) -> float:
     return seconds
 
 
+def _parse_rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if not (rate == 0 or 1e-6 <= rate <= 1e9):
+        raise ValueError("is not a number of 0 or more")
+    return rate
+
+
 def _parse_bool(text: str) -> bool:
     try:
         return _WORDS[text.strip().lower()]
@@ -146,6 +156,7 @@ PATH_OR_NONE = Kind(
 )
 SIZE = Kind("size", "SIZE", _parse_size, show_size, (str, int))
 COUNT = Kind("number", "N", _parse_count, str, (str, int))
+RATE = Kind("number", "N", _parse_rate, lambda rate: f"{rate:.15g}", (str, int, float))
 SECONDS = Kind("seconds", "SECONDS", _parse_seconds, lambda seconds: f"{seconds:.15g}", (str, int, float))
 
 
@@ -321,35 +332,53 @@ class Config:
     admission_places: int = _row(
         "admission.places", COUNT, "0",
         "Uploads at once; 0 is eight for each block of `memory.budget`. Divided among workers.",
+        live=True,
     )
     admission_queue: int = _row(
         "admission.queue", COUNT, "1024",
         "Uploads that may wait for a place; the next is answered with 429. Divided among workers.",
+        live=True,
     )
     admission_wait: float = _row(
         "admission.wait", SECONDS, "10",
         "How long an upload waits for a place before 429.",
+        live=True,
     )
     admission_uploads_per_client: int = _row(
         "admission.uploads_per_client", COUNT, "0",
         "Uploads at once of one identity, or of one address without; 0 sets no limit.",
+        live=True,
     )
     blob_max_bytes: int = _row(
         "blob.max_bytes", SIZE, "0",
         "Largest blob; a larger one is answered with 413. 0 sets no limit.",
+        live=True,
     )
     storage_reserve: int = _row(
         "storage.reserve", SIZE, "0",
         "Bytes of the disk that blobs leave free: pushes beyond are answered with 507 before they begin.",
+        live=True,
     )
     quota_bytes: tuple[tuple[str, int], ...] = _row(
         "quota.bytes", SIZE_RULES, "",
         "What repositories may hold, as `ml/big=1TiB, team/=500GiB, **=50GiB`: the first pattern that matches"
         " counts for each repository by itself, a name that ends with `/` for all below it together.",
+        live=True,
     )
     quota_tags: tuple[tuple[str, int], ...] = _row(
         "quota.tags", COUNT_RULES, "",
         "How many tags a repository may have, as `**=1000`; the first pattern that matches counts.",
+        live=True,
+    )
+    rate_requests: float = _row(
+        "rate.requests", RATE, "0",
+        "Requests a second of one identity, or of one address without; 0 sets no limit. In each worker.",
+        live=True,
+    )
+    rate_burst: int = _row(
+        "rate.burst", COUNT, "100",
+        "Requests at once of a client that was quiet, where `rate.requests` is set.",
+        minimum=1, live=True,
     )
     upload_lease_wait: float = _row(
         "upload.lease_wait", SECONDS, "5",

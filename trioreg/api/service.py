@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from trioreg.api.exchange import Exchange, Reply
+from trioreg.api.rates import Rates
 from trioreg.auth.authorizer import AllowAll, Authorizer
 from trioreg.pipeline.admission import Admission
 from trioreg.registry import Registry
@@ -26,4 +27,5 @@ class Service:
     chunk_min_length: int = 0
     manifest_seconds: float = 60.0
     admission: Admission = field(default_factory=Admission)
+    rates: Rates = field(default_factory=Rates)
     pages: Mapping[str, Page] = field(default_factory=dict)

@@ -6,6 +6,8 @@ holds in each worker, because a worker does not know what the others see.
 
 from __future__ import annotations
 
+from trioreg.api import Service
+from trioreg.api.rates import RateLimits
 from trioreg.config import Config
 from trioreg.pipeline.admission import AdmissionLimits, places_for
 from trioreg.registry.limits import Limits
@@ -20,6 +22,14 @@ def admission_limits(config: Config, blocks: int) -> AdmissionLimits:
 
 def storage_limits(config: Config) -> Limits:
     return Limits(config.blob_max_bytes, config.storage_reserve, config.quota_bytes, config.quota_tags)
+
+
+def apply_limits(service: Service, config: Config) -> None:
+    """Put the limits of the settings in force, at the start and whenever they are reloaded."""
+    registry = service.registry
+    service.admission.limits = admission_limits(config, registry.pump.budget.statistics().total)
+    registry.guard.limits = storage_limits(config)
+    service.rates.limits = RateLimits(config.rate_requests, config.rate_burst)
 
 
 def _part(config: Config, total: int) -> int:

@@ -18,7 +18,6 @@ import trio
 from trioreg import logs
 from trioreg.api import Service
 from trioreg.config import Address, Config, Source
-from trioreg.pipeline.admission import Admission
 from trioreg.pipeline.budget import Budget, ByteGate, Share
 from trioreg.pipeline.engine import best_engine
 from trioreg.pipeline.pump import Pump
@@ -26,7 +25,7 @@ from trioreg.registry import Storage, build_registry
 from trioreg.server.connections import Connections
 from trioreg.server.inside import Gauges, build_pages
 from trioreg.server.lane import Lane, LaneSettings
-from trioreg.server.limits import admission_limits, storage_limits
+from trioreg.server.limits import apply_limits
 from trioreg.server.listeners import bound_port, open_listeners, tls_context
 from trioreg.server.reload import Live
 
@@ -105,6 +104,8 @@ async def serve(
         stall_timeout=config.http_stall_timeout,
         tls=_tls(config),
     )
+    apply_limits(service, config)
+    live.on_change(partial(apply_limits, service))
     live.on_change(partial(_change, service, access, front, lane, connections))
     disk = config.storage_path if config.storage_driver == "filesystem" else None
     gauges = Gauges(service.registry, storage, access, connections, disk)
@@ -239,12 +240,10 @@ def _service(config: Config, storage: Storage, pump: Pump, manifest_gate: ByteGa
         manifest_max=config.manifest_max_bytes,
         manifest_gate=manifest_gate,
     )
-    registry.guard.limits = storage_limits(config)
     return Service(
         registry,
         chunk_min_length=config.upload_chunk_min_length,
         manifest_seconds=2 * config.http_stall_timeout,
-        admission=Admission(admission_limits(config, pump.budget.statistics().total)),
     )
 
 
