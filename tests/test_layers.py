@@ -15,7 +15,7 @@ import pytest
 
 LINES = (
     "cli server web api registry pipeline storage oci",
-    "server api",
+    "server api events oci",
     "api auth oci",
     "cli client oci",
 )
@@ -126,8 +126,9 @@ def test_what_is_below() -> None:
     assert below("auth") == {"oci"}
     assert below("client") == {"oci"}
     assert below("registry") == {"pipeline", "storage", "oci"}
-    assert below("api") == {"registry", "pipeline", "storage", "oci", "auth"}
-    assert below("cli") == LAYERS - {"cli", "auth"}
+    assert below("events") == {"oci"}
+    assert below("api") == {"registry", "pipeline", "storage", "oci", "auth", "events"}
+    assert below("cli") == LAYERS - {"cli", "auth", "events"}
 
 
 @pytest.mark.parametrize(

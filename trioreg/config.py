@@ -147,6 +147,27 @@ def _choice(*words: str) -> Kind:
     return Kind(" or ".join(words), "|".join(words), parse)
 
 
+def _parse_urls(text: str) -> tuple[str, ...]:
+    urls = tuple(text.split())
+    for url in urls:
+        if (
+            re.fullmatch(r"https?://(\[[0-9a-fA-F:.]+\]|[\w.-]+)(:[0-9]{1,5})?(/[!-~]*)?", url, re.ASCII)
+            is None
+        ):
+            raise ValueError("is not a list of URLs as https://host:port/path, without user or password")
+    return urls
+
+
+def _words(*known: str) -> Kind:
+    def parse(text: str) -> tuple[str, ...]:
+        words = tuple(word.strip() for word in text.split(",") if word.strip())
+        if not words or set(words) - set(known):
+            raise ValueError(f"is not a list of {', '.join(known)}")
+        return words
+
+    return Kind("list of " + ", ".join(known), "LIST", parse, ",".join)
+
+
 PATH = Kind("path", "PATH", _parse_path)
 PATH_OR_NONE = Kind(
     "path or empty",
@@ -188,6 +209,7 @@ def _rules(number: Callable[[str], int], show: Callable[[int], str], *, namespac
 BOOL = Kind("bool", "BOOL", _parse_bool, lambda value: str(value).lower(), (str, bool))
 SIZE_RULES = _rules(_parse_size, show_size, namespaces=True)
 COUNT_RULES = _rules(_parse_count, str, namespaces=False)
+URLS = Kind("URLs or empty", "URLS", _parse_urls, " ".join)
 ADDRESS = Kind("host:port", "HOST:PORT", _parse_address)
 
 
@@ -418,6 +440,50 @@ class Config:
     debug_enabled: bool = _row(
         "debug.enabled", BOOL, "false",
         "Serve `/debug/…` (uploads, memory, tasks) to clients on the machine itself.",
+    )
+    audit_path: Path | None = _row(
+        "audit.path", PATH_OR_NONE, "",
+        "File that gets a line of JSON for each push, delete and refusal; empty writes none.",
+        live=True,
+    )
+    audit_pulls: bool = _row(
+        "audit.pulls", BOOL, "false",
+        "Write pulls of manifests to the audit log too.",
+        live=True,
+    )
+    webhook_url: tuple[str, ...] = _row(
+        "webhook.url", URLS, "",
+        "Where events are posted: one URL, or several with spaces between them; empty posts none.",
+        live=True,
+    )
+    webhook_events: tuple[str, ...] = _row(
+        "webhook.events", _words("push", "pull", "delete"), "push,delete",
+        "What is told to webhooks.",
+        live=True,
+    )
+    webhook_secret_file: Path | None = _row(
+        "webhook.secret_file", PATH_OR_NONE, "",
+        "File with the secret that signs each delivery; empty signs none.",
+        live=True,
+    )
+    webhook_timeout: float = _row(
+        "webhook.timeout", SECONDS, "10",
+        "How long one delivery may take.",
+        minimum=0.001, live=True,
+    )
+    webhook_attempts: int = _row(
+        "webhook.attempts", COUNT, "12",
+        "How often an event is tried before it is given up.",
+        minimum=1, live=True,
+    )
+    webhook_queue_bytes: int = _row(
+        "webhook.queue_bytes", SIZE, "64MiB",
+        "What may wait on the disk for one URL; events beyond it are lost, and counted.",
+        minimum=65536, live=True,
+    )
+    webhook_path: Path | None = _row(
+        "webhook.path", PATH_OR_NONE, "",
+        "Folder of the queues; empty is `webhooks` below `storage.path`.",
     )
     debug_write_delay: float = _row(
         "debug.write_delay", SECONDS, "0",

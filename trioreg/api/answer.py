@@ -6,7 +6,7 @@ OCI envelope; anything unforeseen is a bug: 500 with the request id, and its tra
 
 from __future__ import annotations
 
-from trioreg.api import access, blobs, manifests, uploads
+from trioreg.api import access, blobs, manifests, notes, uploads
 from trioreg.api.counting import counted_as
 from trioreg.api.exchange import Exchange, Reply, empty_reply, typed_reply
 from trioreg.api.service import Service
@@ -30,8 +30,12 @@ async def answer(service: Service, exchange: Exchange) -> Reply:
         operation = op.parse_operation(exchange.method, exchange.path, exchange.query)
         exchange.operation = counted_as(operation, exchange.method)
         await _authorize(service, operation, exchange)
+        if service.events is not None:
+            return await notes.noted(service, operation, exchange, _perform)
         return await _perform(service, operation, exchange)
     except RegistryError as error:
+        if service.events is not None:
+            await notes.refused(service.events, exchange, error)
         return error_reply(error)
     except BodyMalformed as error:
         return error_reply(RegistryError(ErrorCode.BLOB_UPLOAD_INVALID, {"reason": str(error)}))

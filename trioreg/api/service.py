@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from trioreg.api.exchange import Exchange, Reply
 from trioreg.api.rates import Rates
 from trioreg.auth.authorizer import AllowAll, Authorizer
+from trioreg.events.event import Recorder
 from trioreg.pipeline.admission import Admission
 from trioreg.registry import Registry
 
@@ -20,12 +21,15 @@ class Service:
 
     `manifest_seconds`: a manifest must arrive within this time, because its bytes are held meanwhile.
     `pages`: what is served besides the API, by exact path.
+
+    `events`: whom to tell what was done; None is nobody, and costs a request one look.
     """
 
     registry: Registry
     authorizer: Authorizer = field(default_factory=AllowAll)
     chunk_min_length: int = 0
     manifest_seconds: float = 60.0
+    events: Recorder | None = None
     admission: Admission = field(default_factory=Admission)
     rates: Rates = field(default_factory=Rates)
     pages: Mapping[str, Page] = field(default_factory=dict)

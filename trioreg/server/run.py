@@ -27,6 +27,7 @@ from trioreg.server.inside import Gauges, build_pages
 from trioreg.server.lane import Lane, LaneSettings
 from trioreg.server.limits import apply_limits
 from trioreg.server.listeners import bound_port, open_listeners, tls_context
+from trioreg.server.notices import Notices
 from trioreg.server.reload import Live
 
 if TYPE_CHECKING:
@@ -106,6 +107,8 @@ async def serve(
     )
     apply_limits(service, config)
     live.on_change(partial(apply_limits, service))
+    notices = Notices(service, config)
+    live.on_change(notices.change)
     live.on_change(partial(_change, service, access, front, lane, connections))
     disk = config.storage_path if config.storage_driver == "filesystem" else None
     gauges = Gauges(service.registry, storage, access, connections, disk)
@@ -121,6 +124,7 @@ async def serve(
         background.start_soon(_every, _TRIM_SECONDS, budget.trim)
         background.start_soon(_every, _EXPIRE_SECONDS, service.admission.expire)
         background.start_soon(_write_log, access)
+        await background.start(notices.run)
         await background.start(live.watch)
         await _listen(config, connections, sockets, stop_signals, task_status)
         background.cancel_scope.cancel()

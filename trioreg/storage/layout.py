@@ -11,6 +11,7 @@
       repositories/<name>/_referrers/<algorithm>/<subject hex>/<algorithm>/<hex>   descriptor (JSON)
       uploads/<id>/data, state                                               bytes so far; record
       quarantine/<algorithm>/<hex>                                           a blob that collection set aside
+      webhooks/<hash>/…                                                      queues of `events.spool`
       locks/<kind>-<number>                                                  empty; held while links change
 
 Rule: arguments are values of `oci`, whose grammar has no ``..`` and no component that begins with ``_``
