@@ -6,7 +6,7 @@ ARGS ?=
 RUN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: serve test faults check perf perf-memory lock clean
+.PHONY: serve test faults check perf perf-memory perf-report lock clean
 
 serve: $(READY)
 	@exec $(RUN)/python -m trioreg serve $(ARGS)
@@ -27,6 +27,17 @@ perf: $(READY)
 
 perf-memory: $(READY)
 	@exec $(RUN)/python -m perf memory $(ARGS)
+
+# The laptop scenario, and the same pushes by 10, 40 and 100 clients; then a page of all. A limit that a run
+# passed makes the call fail, after the page is written.
+perf-report: $(READY)
+	@out=build/perf/$$(date +%Y%m%d-%H%M%S); passed=0; run="$(RUN)/python -m perf run"; \
+	$$run laptop --out $$out/laptop $(ARGS) || passed=$$?; \
+	for clients in 10 40 100; do \
+		$$run concurrency --set group.uploads.clients=$$clients --out $$out/clients-$$clients $(ARGS) || passed=$$?; \
+	done; \
+	$(RUN)/python -m perf formula $$out/clients-* || passed=$$?; \
+	$(RUN)/python -m perf report $$out/laptop $$out/clients-* --out $$out/report && exit $$passed
 
 # What the lock says, and this tree itself, editable. The stamp makes the next call instant.
 $(READY): requirements-dev.lock pyproject.toml $(wildcard setup.py trioreg/pipeline/native/*)

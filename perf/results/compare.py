@@ -133,9 +133,16 @@ def described(run: Run) -> dict[str, object]:
 
 
 def flattened(value: object, name: str = "") -> dict[str, str]:
-    """Tables within tables as dotted names with text."""
+    """Tables within tables, and lists of them by their `name` or place, as dotted names with text.
+
+    What is not set (null, an empty table) is left out.
+    """
+    if isinstance(value, list) and value and all(isinstance(below, dict) for below in value):
+        value = {below.get("name", at): below for at, below in enumerate(value, 1)}
+    if isinstance(value, list):
+        value = ", ".join(map(str, value))
     if not isinstance(value, dict):
-        return {name: str(value)}
+        return {} if value is None or value == "" else {name: str(value)}
     rows: dict[str, str] = {}
     for key, below in value.items():
         rows |= flattened(below, f"{name}.{key}" if name else str(key))

@@ -137,6 +137,7 @@ def lines(axes: "Axes", chart: Lines, colours: dict[str, str]) -> None:
     axes.grid(visible=True, color=colours["rule"], linewidth=0.4)
     if chart.log:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
     for at, series in enumerate(chart.series):
         line(axes, series, at, colours)
     if chart.ticks:

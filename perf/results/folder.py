@@ -47,6 +47,7 @@ class Result(msgspec.Struct, frozen=True):
     after_rss: int
     server_cpu_seconds: float
     limits: list[Limit] = []
+    peak_cgroup: int | None = None
 
 
 class Predicted(msgspec.Struct, frozen=True):
@@ -58,6 +59,7 @@ class Predicted(msgspec.Struct, frozen=True):
     per_connection: int
     connections: int
     total: int
+    cache: int = 0
 
 
 class Sampling(msgspec.Struct, frozen=True):

@@ -43,6 +43,11 @@ def peak_rss(run: Run) -> float:
     return float(run.about.outcome.peak_rss)
 
 
+def peak_cgroup(run: Run) -> float | None:
+    """Bytes by the kernel's count, page cache included; None outside of a cgroup."""
+    return run.about.outcome.peak_cgroup
+
+
 def growth(run: Run) -> float | None:
     """Bytes by which RSS grew in the second half of the load: slope (Theil and Sen) × seconds."""
     begin, end = run.load
@@ -87,6 +92,7 @@ def metrics_of(runs: Sequence[Run]) -> list[Metric]:
     """All that at least one of the runs can give."""
     every = [
         Metric("peak RSS", "MB", MB, peak_rss),
+        Metric("peak of the memory cgroup", "MB", MB, peak_cgroup),
         Metric("RSS growth, 2nd half of load", "MB", MB, growth, against=peak_rss),
         Metric("server CPU", "s/GB", 1, cpu_per_gb),
         Metric("throughput", "MB/s", MB, throughput, less_is_better=False),

@@ -123,7 +123,7 @@ def limits(runs: Sequence[Run]) -> str:
         for run in runs
         for limit in run.about.outcome.limits
     ]  # fmt: skip
-    return table(["limit", "repeat", "at most", "was", ""], rows) if rows else ""
+    return table(["limit", "repeat", "at most", "was", "verdict"], rows) if rows else ""
 
 
 def number(value: float | None) -> str:
@@ -139,6 +139,7 @@ def described(run: Run) -> list[tuple[str, list[list[str]]]]:
         ["base, MB", f"{memory.base / MB:.1f}"],
         ["budget, MB", f"{memory.budget / MB:.1f}"],
         ["fronts, MB", f"{memory.front / MB:.1f}"],
+        ["cache, MB", f"{memory.cache / MB:.1f}"],
         ["for each connection, MB", f"{memory.per_connection / MB:.3f}"],
         ["connections", str(memory.connections)],
         ["bound, MB", f"{memory.total / MB:.1f}"],

@@ -13,7 +13,7 @@ from perf.__main__ import main
 from perf.results.chart import Axis, Bars, Chart, HeatMap, Lines, Series
 from perf.results.charts import against_concurrency, charts_of, side_by_side
 from perf.results.commands import labelled, share
-from perf.results.compare import differences
+from perf.results.compare import differences, flattened
 from perf.results.draw import DASHES, MARKERS, SERIES, draw, escaped
 from perf.results.folder import BadRun, read_group, read_run
 from perf.results.formula import fits
@@ -248,6 +248,18 @@ def test_groups_are_named_by_what_tells_them_apart(tmp_path: Path) -> None:
     assert labels == [*ours, "uploads, peer"]
     same = [label for label, _ in labelled([(one, read_group(one)), (one, read_group(one))])]
     assert all("one" in label for label in same)
+
+
+def test_tables_become_dotted_names() -> None:
+    """Lists of tables by name or place; what is not set is left out."""
+    groups = [{"name": "slow", "clients": 2, "rate": None}, {"clients": 3, "sizes": [1, 2]}]
+    assert flattened({"group": groups, "seed": 0, "mix": {}}) == {
+        "group.slow.name": "slow",
+        "group.slow.clients": "2",
+        "group.2.clients": "3",
+        "group.2.sizes": "1, 2",
+        "seed": "0",
+    }
 
 
 # Comparison.
