@@ -114,7 +114,7 @@ class Server(Registry):
     """`python -m trioreg serve` on a free port of 127.0.0.1; a context manager that stops it.
 
     `home` gets the standard error (`stderr.log`) and, unless `storage` is given, the storage.
-    `settings` are configuration names and values: {"http.stall_timeout": "2"}.
+    `settings` are configuration names and values: {"http.stall_timeout": "2"}; `program` is what Python runs.
     """
 
     def __init__(
@@ -125,9 +125,11 @@ class Server(Registry):
         settings: Mapping[str, str] | None = None,
         options: Sequence[str] = (),
         tls: ssl.SSLContext | None = None,
+        program: Sequence[str] = ("-m", "trioreg"),
     ) -> None:
         super().__init__("", tls)
         self.home = home
+        self.program = list(program)
         self.storage = storage if storage is not None else home / "storage"
         self.settings = dict(settings or {})
         self.options = list(options)
@@ -147,7 +149,7 @@ class Server(Registry):
         """Start and wait for the line that says where it listens. RuntimeError without one."""
         assert self._process is None, "already started"
         self.home.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "trioreg", "serve"]
+        command = [sys.executable, *self.program, "serve"]
         command += ["--storage", str(self.storage), "--bind", "127.0.0.1:0", *self.options]
         with self.stderr_path.open("ab") as stderr:
             self._process = subprocess.Popen(

@@ -489,6 +489,10 @@ class Config:
         "debug.write_delay", SECONDS, "0",
         "Seconds added for each MiB written: makes the disk slow, for experiments.",
     )
+    debug_disk_faults: Path | None = _row(
+        "debug.disk_faults", PATH_OR_NONE, "",
+        "File that makes calls to the disk fail, as `rename 2 EIO`, for experiments.",
+    )
     # fmt: on
 
 

@@ -261,6 +261,10 @@ def _open_storage(config: Config) -> Storage:
     durable = config.storage_durability == "full"
     delay = config.debug_write_delay
     disk = SlowDisk(delay, durable=durable) if delay else Disk(durable=durable, direct=config.storage_direct)
+    if config.debug_disk_faults is not None:
+        from trioreg.storage.filesystem.faulty import FaultyDisk
+
+        disk = FaultyDisk(config.debug_disk_faults, durable=durable)
     return FilesystemStorage(config.storage_path, disk, cache_bytes=config.memory_cache // 2)
 
 

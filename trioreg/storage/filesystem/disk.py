@@ -70,6 +70,14 @@ class Disk:
         except OSError:
             return None
 
+    def pread(self, descriptor: int, length: int, offset: int) -> bytes:
+        return os.pread(descriptor, length, offset)
+
+    def read_file(self, path: str | Path) -> bytes:
+        """A small file, whole."""
+        with open(path, "rb") as file:
+            return file.read()
+
     def truncate(self, descriptor: int, size: int) -> None:
         os.ftruncate(descriptor, size)
 
@@ -125,6 +133,11 @@ class Disk:
     def plain_writes(self) -> bool:
         """Whether `pwrite` is the system's own, so that an engine may call that itself."""
         return type(self).pwrite is Disk.pwrite
+
+    @property
+    def plain_reads(self) -> bool:
+        """Whether a blob's bytes may leave by `sendfile`, past `pread`."""
+        return True
 
     # Compositions of the calls above.
 

@@ -67,7 +67,7 @@ class FilesystemObjects:
             return known[1]
         with storage_errors("reading an object"):
             try:
-                value = _read(path)
+                value = self._disk.read_file(path)
             except FileNotFoundError:
                 return None
         if _settled(stamp) and self._stamp(path) == stamp:
@@ -168,11 +168,6 @@ class FilesystemObjects:
 def _settled(stamp: _Stamp) -> bool:
     """Whether a stamp is old enough to be trusted: another change would have another time."""
     return time.time_ns() - stamp[1] > _SETTLED_NS
-
-
-def _read(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()
 
 
 def _list(path: str) -> Sequence[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -32,9 +32,10 @@ _LEASE_POLL_SECONDS = 0.05
 
 
 class FilesystemBlob:
-    """`BlobReader` of an open file; also `HasDescriptor`."""
+    """`BlobReader` of an open file."""
 
-    def __init__(self, descriptor: int, size: int):
+    def __init__(self, disk: Disk, descriptor: int, size: int):
+        self._disk = disk
         self._descriptor = descriptor
         self._size = size
 
@@ -42,12 +43,9 @@ class FilesystemBlob:
     def size(self) -> int:
         return self._size
 
-    def fileno(self) -> int:
-        return self._descriptor
-
     async def read(self, start: int, length: int) -> bytes:
         with storage_errors("reading a blob"):
-            return await trio.to_thread.run_sync(os.pread, self._descriptor, length, start)
+            return await trio.to_thread.run_sync(self._disk.pread, self._descriptor, length, start)
 
     def close(self) -> None:
         if self._descriptor >= 0:
@@ -55,11 +53,19 @@ class FilesystemBlob:
             self._descriptor = -1
 
 
+class SendableBlob(FilesystemBlob):
+    """Also `HasDescriptor`: the kernel may send it by itself."""
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+
 class FilesystemStorage(FilesystemObjects):
     """Both Protocols below `root`, which is made if absent (OSError if that cannot be).
 
     `touch_after`: seconds of age from which a blob that someone relies on has its time refreshed; half
     the grace period of garbage collection. `boot`: names this boot of the machine (`record.boot_id`).
+    `clock`: seconds since 1970.
     """
 
     def __init__(
@@ -70,11 +76,13 @@ class FilesystemStorage(FilesystemObjects):
         cache_bytes: int = 4 * 2**20,
         touch_after: float = 3600.0,
         boot: str | None = None,
+        clock: Callable[[], float] = time.time,
     ):
         self._root = root.absolute()
         self._disk = disk or Disk()
         self._touch_after = touch_after
         self._boot = boot or record.boot_id()
+        self._clock = clock
         self._disk.make_root(self._root)
         for directory in (layout.BLOBS, layout.REPOSITORIES, layout.UPLOADS, layout.LOCKS):
             self._disk.make_directory(self._root / directory)
@@ -90,7 +98,7 @@ class FilesystemStorage(FilesystemObjects):
 
     async def touch(self, digest: Digest) -> int | None:
         status = self._stat(digest)
-        if status is not None and time.time() - status.st_mtime <= self._touch_after:
+        if status is not None and self._clock() - status.st_mtime <= self._touch_after:
             return status.st_size
         while status is not None or await self._blob_back(digest):
             with storage_errors("touching a blob"), suppress(FileNotFoundError):
@@ -107,7 +115,8 @@ class FilesystemStorage(FilesystemObjects):
             descriptor = self._open(digest)
         if descriptor is None:
             raise BlobNotFound(str(digest))
-        return FilesystemBlob(descriptor, os.fstat(descriptor).st_size)
+        kind = SendableBlob if self._disk.plain_reads else FilesystemBlob
+        return kind(self._disk, descriptor, os.fstat(descriptor).st_size)
 
     def _open(self, digest: Digest) -> int | None:
         with storage_errors("opening a blob"):
@@ -149,7 +158,7 @@ class FilesystemStorage(FilesystemObjects):
 
     async def create_upload(self, repository: RepositoryName, algorithm: Algorithm) -> UploadInfo:
         upload = new_upload_id()
-        saved = record.new_record(repository, algorithm, time.time(), self._boot)
+        saved = record.new_record(repository, algorithm, self._clock(), self._boot)
         await self._change("beginning an upload", uploads.create, self._disk, self._session(upload), saved)
         return saved.info(upload, 0)
 
@@ -157,7 +166,7 @@ class FilesystemStorage(FilesystemObjects):
         """The offset is the record's: while a writer is at work, that of its last checkpoint."""
         directory = self._session(upload)
         with storage_errors("reading the state of an upload"):
-            saved = uploads.read_record(directory)
+            saved = uploads.read_record(self._disk, directory)
             try:
                 size = os.stat(directory / uploads.DATA).st_size
             except FileNotFoundError:
@@ -170,7 +179,7 @@ class FilesystemStorage(FilesystemObjects):
         held = await self._lock(directory, wait)
         try:
             with storage_errors("opening an upload"):
-                saved = uploads.read_record(directory)
+                saved = uploads.read_record(self._disk, directory)
                 data = uploads.open_data(directory)
             try:
                 with storage_errors("opening an upload"):

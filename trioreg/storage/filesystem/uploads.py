@@ -95,7 +95,7 @@ class FilesystemUpload:
 
     async def read(self, start: int, length: int) -> bytes:
         with storage_errors("reading an upload"):
-            return await trio.to_thread.run_sync(os.pread, self._data, length, start)
+            return await trio.to_thread.run_sync(self._disk.pread, self._data, length, start)
 
     async def checkpoint(self, at: Checkpoint, *, sync: bool) -> None:
         assert at.offset <= self._offset, "a record may not run ahead of the bytes"
@@ -193,10 +193,10 @@ def save_record(disk: Disk, directory: Path, saved: Record) -> None:
     disk.rename(temporary, directory / STATE)
 
 
-def read_record(directory: Path) -> Record:
+def read_record(disk: Disk, directory: Path) -> Record:
     """The session's record, or UploadNotFound."""
     try:
-        saved = record.decode((directory / STATE).read_bytes())
+        saved = record.decode(disk.read_file(directory / STATE))
     except (FileNotFoundError, NotADirectoryError):
         saved = None
     if saved is None:
