@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from statistics import median
 
+from perf.crowd import idle_connections
 from perf.plan import KIB, MB, MIB, Group, Kind, Pace
 from perf.run import Outcome, Run, Settings, run_case
 
@@ -276,6 +277,14 @@ CASES = [
         limit=250 * MB,
         work=thousand_slow_uploads,
         disk=lambda scale: 2_000 * MB,
+        large=True,
+    ),
+    Case(
+        name="idle-connections",
+        title="10,000 connections that wait after two requests",
+        limit=250 * MB,
+        aim=150 * MB,
+        work=lambda run, scale: idle_connections(run),
         large=True,
     ),
     Case(

@@ -44,6 +44,7 @@ class InProcess:
     share: Share
     catalog: Catalog
     signals: trio.MemorySendChannel[int]
+    connections: Connections
 
     @property
     def registry(self) -> Registry:
@@ -83,6 +84,7 @@ async def serving(
     receive_buffer: int | None = None,
     tls: ssl.SSLContext | None = None,
     authorizer: Authorizer | None = None,
+    most: int = 16_384,
 ) -> AsyncIterator[InProcess]:
     """Serve until the block ends, which stops the server as two signals would."""
     share = Share(front_bytes)
@@ -103,7 +105,7 @@ async def serving(
     hypercorn = HypercornFront(app, max_head_bytes=32 * KIB, idle_timeout=idle, http2=True)
     lane = Lane(service, share, access, LaneSettings(32 * KIB, idle, http2=True), name="test")
     connections = Connections(
-        hypercorn, lane if front == "direct" else None, share, stall_timeout=stall, tls=tls
+        hypercorn, lane if front == "direct" else None, share, stall_timeout=stall, tls=tls, most=most
     )
     service.pages = build_pages(service, Gauges(registry, storage, access, connections, None), debug=True)
     listeners = await open_listeners("127.0.0.1", 0, 128)
@@ -115,7 +117,9 @@ async def serving(
         background.start_soon(engine.run)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(connections.serve, listeners, receive, grace)
-            yield InProcess(bound_port(listeners[0]), service, budget, share, Catalog(storage), send)
+            yield InProcess(
+                bound_port(listeners[0]), service, budget, share, Catalog(storage), send, connections
+            )
             send.send_nowait(signal.SIGTERM)
             send.send_nowait(signal.SIGTERM)
         background.cancel_scope.cancel()

@@ -327,6 +327,12 @@ class Config:
         "Largest head of a request (request line and headers).",
         minimum=1024, live=True,
     )
+    http_max_connections: int = _row(
+        "http.max_connections", COUNT, "16384",
+        "Connections at once, and at most two thirds of the descriptors that a process may have; an eighth of"
+        " them where Hypercorn serves. Divided among workers.",
+        minimum=16, live=True,
+    )
     http_backlog: int = _row(
         "http.backlog", COUNT, "1024",
         "Connections the kernel may hold before they are accepted.",

@@ -18,7 +18,9 @@ from typing import Protocol
 import trio
 
 from trioreg import logs
+from trioreg.api.clients import address_of
 from trioreg.pipeline.budget import Share
+from trioreg.server.crowd import Crowd, turn_away
 from trioreg.server.lane import Lane
 from trioreg.server.streams import GuardedStream, PushbackStream
 from trioreg.server.wire import PlainWire, TlsWire, Wire
@@ -56,6 +58,7 @@ class Connections:
         *,
         stall_timeout: float,
         tls: ssl.SSLContext | None,
+        most: int = 16_384,
     ):
         self._front = front
         self._lane = lane
@@ -65,6 +68,7 @@ class Connections:
         self.grace = 0.0
         self._wires: set[Wire] = set()
         self._streams: set[GuardedStream] = set()
+        self.crowd = Crowd(most, lane.close_idle if lane is not None else _nobody_idle)
 
     def counts(self) -> tuple[int, int]:
         """Connections on the direct lane, and on Hypercorn; a TLS one is counted as its lane's."""
@@ -117,6 +121,10 @@ class Connections:
                     wire.abort()
 
     async def _connection(self, stream: trio.SocketStream) -> None:
+        client = address_of(_peer(stream))
+        if not self.crowd.enter(client):
+            turn_away(stream, tls=self._tls is not None)
+            return
         try:
             if self._tls is not None:
                 await self._tls_connection(stream)
@@ -126,6 +134,8 @@ class Connections:
                 await self._elsewhere(stream, self._guard(stream))
         except* Exception as bugs:  # noqa: BLE001 (the boundary of a connection)
             _log.error("a connection failed", cause=bugs)
+        finally:
+            self.crowd.leave(client)
 
     async def _plain_connection(self, lane: Lane, stream: trio.SocketStream) -> None:
         client = _peer(stream)
@@ -183,15 +193,25 @@ class Connections:
     async def _elsewhere(
         self, stream: trio.SocketStream, guarded: GuardedStream, served: trio.abc.Stream | None = None
     ) -> None:
+        client = address_of(_peer(stream))
+        if not self.crowd.enter_front(client):
+            turn_away(stream, tls=self._tls is not None)
+            return
         self._streams.add(guarded)
         try:
             await self._front.serve(served or guarded)
         finally:
+            self.crowd.leave_front(client)
             self._streams.discard(guarded)
             await trio.aclose_forcefully(stream)
 
     def _guard(self, stream: trio.SocketStream) -> GuardedStream:
         return GuardedStream(stream, self.stall_timeout, self._share.piece)
+
+
+def _nobody_idle(_count: int, _client: str | None) -> int:
+    """Without a lane nobody knows who is between two requests."""
+    return 0
 
 
 def _peer(stream: trio.SocketStream) -> str:

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from email.utils import formatdate
 from functools import cache, lru_cache
+from heapq import nsmallest
 from http import HTTPStatus
 from itertools import count
 
@@ -24,10 +25,12 @@ import trio
 from trioreg import logs, metrics
 from trioreg.api import BlobSlice, Exchange, Reply, Service, answer
 from trioreg.api.answer import error_reply
+from trioreg.api.clients import address_of
 from trioreg.oci.errors import ErrorCode, RegistryError
 from trioreg.oci.operations import is_ours
 from trioreg.pipeline.body import ClientDisconnected
 from trioreg.pipeline.budget import Share
+from trioreg.server.crowd import UnfinishedHeads
 from trioreg.server.head import HEAD_END, BadHead, Fields, Head, parse_head
 from trioreg.server.lane_body import ChunkedBody, LengthBody
 from trioreg.server.wire import Wire
@@ -79,6 +82,7 @@ class Lane:
         self.settings = settings
         self.stopping = False
         self._connections: set[_Connection] = set()
+        self.heads = UnfinishedHeads()
         self._name = name
         self._numbers = count(1)
 
@@ -88,6 +92,22 @@ class Lane:
         for connection in self._connections:
             if connection.idle:
                 connection.wire.abort()
+
+    def close_idle(self, count: int, client: str | None) -> int:
+        """Close at most `count` connections that are between requests, longest idle first; how many.
+
+        `client`: only those of that address (`api.clients`).
+        """
+        idle = (
+            each
+            for each in self._connections
+            if each.idle and (client is None or address_of(each.client) == client)
+        )
+        closed = nsmallest(count, idle, key=lambda each: each.wire.expires)
+        for each in closed:
+            each.idle = False
+            each.wire.abort()
+        return len(closed)
 
     def next_request_id(self) -> str:
         return f"{self._name}-{next(self._numbers):x}"
@@ -102,6 +122,7 @@ class Lane:
             return
         finally:
             self._connections.discard(connection)
+            self.heads.release(wire)
         if unread is not None:
             await elsewhere(unread)
 
@@ -110,7 +131,7 @@ class _Connection:
     def __init__(self, lane: Lane, wire: Wire, client: str):
         self._lane = lane
         self.wire = wire
-        self._client = client
+        self.client = client
         self._unread = b""
         self.idle = True
 
@@ -148,6 +169,7 @@ class _Connection:
         # A head has its time as a whole, however it dribbles in.
         until = time.monotonic() + self._lane.settings.idle_timeout
         data = self._unread
+        held = False
         skipped = 0
         while True:
             if data[:1] in b"\r\n":
@@ -158,13 +180,19 @@ class _Connection:
             end = data.find(HEAD_END)
             if 0 <= end <= limit:
                 self._unread = data[end + 4 :]
+                if held:
+                    self._lane.heads.release(self.wire)
                 return data[: end + 4]
             if end >= 0 or len(data) + skipped > limit:
                 raise BadHead(431, "the head is larger than the limit")
             if data[:1] == b"\x16" or b"\n\n" in data:
                 raise BadHead(400, "not an HTTP request")
-            if not data and self._lane.stopping:
-                return None
+            if not data:
+                if self._lane.stopping:
+                    return None
+            else:
+                held = True
+                self._lane.heads.hold(self.wire, len(data))
             self.idle = not data
             more = await self._receive(until)
             self.idle = False
@@ -193,7 +221,7 @@ class _Connection:
             body = LengthBody(wire, fields.length, self._unread, expects_continue=fields.expects_continue)
         request_id = lane.next_request_id()
         logs.request_id.set(request_id)
-        exchange = Exchange(head.method, path, query, fields.headers, body, request_id, self._client)
+        exchange = Exchange(head.method, path, query, fields.headers, body, request_id, self.client)
         status, sent = 499, 0
         try:
             if fields.length == 0:
@@ -217,7 +245,7 @@ class _Connection:
                 received=body.received,
                 sent=sent,
                 seconds=seconds,
-                client=self._client,
+                client=self.client,
                 request=request_id,
             )
         self._unread = body.rest()

@@ -6,6 +6,8 @@ holds in each worker, because a worker does not know what the others see.
 
 from __future__ import annotations
 
+import resource
+
 from trioreg.api import Service
 from trioreg.api.rates import RateLimits
 from trioreg.config import Config
@@ -22,6 +24,12 @@ def admission_limits(config: Config, blocks: int) -> AdmissionLimits:
 
 def storage_limits(config: Config) -> Limits:
     return Limits(config.blob_max_bytes, config.storage_reserve, config.quota_bytes, config.quota_tags)
+
+
+def most_connections(config: Config) -> int:
+    """As many as the settings say; but a third of the descriptors is left for files of blobs and uploads."""
+    most = config.http_max_connections // config.http_workers
+    return max(1, min(most, resource.getrlimit(resource.RLIMIT_NOFILE)[0] * 2 // 3))
 
 
 def apply_limits(service: Service, config: Config) -> None:

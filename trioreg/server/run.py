@@ -25,7 +25,7 @@ from trioreg.registry import Storage, build_registry
 from trioreg.server.connections import Connections
 from trioreg.server.inside import Gauges, build_pages
 from trioreg.server.lane import Lane, LaneSettings
-from trioreg.server.limits import apply_limits
+from trioreg.server.limits import apply_limits, most_connections
 from trioreg.server.listeners import bound_port, open_listeners, tls_context
 from trioreg.server.notices import Notices
 from trioreg.server.reload import Live
@@ -104,6 +104,7 @@ async def serve(
         share,
         stall_timeout=config.http_stall_timeout,
         tls=_tls(config),
+        most=most_connections(config),
     )
     apply_limits(service, config)
     live.on_change(partial(apply_limits, service))
@@ -149,6 +150,7 @@ def _change(
     if lane is not None:
         lane.settings = _lane_settings(config)
     connections.stall_timeout = config.http_stall_timeout
+    connections.crowd.most = most_connections(config)
     connections.grace = config.http_shutdown_grace
 
 
