@@ -31,13 +31,14 @@ perf-memory: $(READY)
 # The laptop scenario, and the same pushes by 10, 40 and 100 clients; then a page of all. A limit that a run
 # passed makes the call fail, after the page is written.
 perf-report: $(READY)
-	@out=build/perf/$$(date +%Y%m%d-%H%M%S); passed=0; run="$(RUN)/python -m perf run"; \
+	@out=build/perf/$$(date +%Y%m%d-%H%M%S); passed=0; sets=; run="$(RUN)/python -m perf run"; \
 	$$run laptop --out $$out/laptop $(ARGS) || passed=$$?; \
 	for clients in 10 40 100; do \
 		$$run concurrency --set group.uploads.clients=$$clients --out $$out/clients-$$clients $(ARGS) || passed=$$?; \
+		sets="$$sets $$out/clients-$$clients"; \
 	done; \
-	$(RUN)/python -m perf formula $$out/clients-* || passed=$$?; \
-	$(RUN)/python -m perf report $$out/laptop $$out/clients-* --out $$out/report && exit $$passed
+	$(RUN)/python -m perf formula $$sets || passed=$$?; \
+	$(RUN)/python -m perf report $$out/laptop $$sets --out $$out/report && exit $$passed
 
 # What the lock says, and this tree itself, editable. The stamp makes the next call instant.
 $(READY): requirements-dev.lock pyproject.toml $(wildcard setup.py trioreg/pipeline/native/*)

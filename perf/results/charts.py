@@ -188,30 +188,33 @@ def layers(run: Run, prefix: str, what: str) -> Chart | None:
 
 
 def against_concurrency(groups: Sequence[tuple[str, Sequence[Run]]], prefix: str) -> Chart | None:
-    """Peak RSS by the most operations in flight: one series a server, medians with extremes."""
-    by_server: dict[str, dict[int, list[Run]]] = {}
+    """Peak RSS by the most operations in flight: a series for each scenario, server and budget, medians
+    with extremes; a bound for each server and budget.
+    """
+    by_kind: dict[str, dict[int, list[Run]]] = {}
+    bounds: dict[str, dict[float, float]] = {}
     for _, runs in groups:
         for run in runs:
             if run.samples:
-                places = by_server.setdefault(server_label(run), {})
-                places.setdefault(typical(runs).connections, []).append(run)
+                at = typical(runs).connections
+                by_kind.setdefault(f"{run.scenario}, {server_label(run)}", {}).setdefault(at, []).append(run)
+                if run.about.predicted:
+                    bounds.setdefault(server_label(run), {})[at] = run.about.predicted.total / MB
     found = []
-    for server, places in sorted(by_server.items()):
+    for label, places in by_kind.items():
         columns = sorted(places.items())
         peaks = [[run.about.outcome.peak_rss / MB for run in runs] for _, runs in columns]
         found.append(
             Series(
-                server,
+                label,
                 [float(at) for at, _ in columns],
                 [statistics.median(each) for each in peaks],
                 [min(each) for each in peaks],
                 [max(each) for each in peaks],
             )
         )
-        bounds = [(at, runs[0].about.predicted) for at, runs in columns]
-        known = [(float(at), bound.total / MB) for at, bound in bounds if bound is not None]
-        if known:
-            found.append(Series(f"{server}: bound", [x for x, _ in known], [y for _, y in known]))
+    for server, known in bounds.items():
+        found.append(Series(f"bound of {server}", sorted(known), [known[at] for at in sorted(known)]))
     x, y = Axis("most in flight at once", "operations"), Axis("peak RSS", "MB")
     title = "Peak memory against concurrency: median of the repeats, bar from least to most"
     return Lines(f"{prefix}-concurrency", title, x, y, found) if found else None

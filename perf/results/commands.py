@@ -105,8 +105,8 @@ def labelled(found: Sequence[tuple[Path, Sequence[Run]]]) -> list[Group]:
 
 
 def settings_apart(run: Run, others: Sequence[Run]) -> str:
-    """`memory.budget=16MiB`: what differs in the settings or the scenario; "" if that is nothing or
-    more than a label can hold.
+    """`clients=10`, `memory.budget=16MiB`: what differs in the scenario, by the last word of its name, or
+    in the settings; "" if that is nothing or more than a label can hold.
     """
     sides = [told_apart(each) for each in others]
     mine = told_apart(run)
@@ -117,4 +117,7 @@ def settings_apart(run: Run, others: Sequence[Run]) -> str:
 
 def told_apart(run: Run) -> dict[str, str]:
     """The scenario's values and the server's settings under their own names."""
-    return flattened(run.about.scenario) | flattened(run.about.server.settings)
+    scenario = flattened({key: value for key, value in run.about.scenario.items() if key != "server"})
+    short = [name.rpartition(".")[2] for name in scenario]
+    names = [last if short.count(last) == 1 else name for name, last in zip(scenario, short, strict=True)]
+    return dict(zip(names, scenario.values(), strict=True)) | flattened(run.about.server.settings)

@@ -10,6 +10,8 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 from perf.results.chart import Bars, Chart, HeatMap, Lines, Series
@@ -38,7 +40,8 @@ HATCHES = ("", "///", "\\\\\\", "xxx", "---", "|||")  # circles and dots would t
 STEPS = 12  # of shade in a heat map; from 50 on matplotlib would paint the scale as an image
 SIZE = (8.6, 3.7)  # inches
 DPI = 120  # of the PNG: 1032 × 444
-CLOSE = 0.065  # of the height: labels nearer than this would overlap
+CLOSE = 0.065  # of the height: labels of one line nearer than this would overlap
+WIDE = 24  # letters of a label that fit beside the axes
 
 
 @dataclass(frozen=True)
@@ -183,15 +186,17 @@ def label_ends(axes: "Axes", ends: list[tuple[float, float, str, str]]) -> None:
     """
     to_share = axes.transData + axes.transAxes.inverted()
     ends.sort(key=lambda end: end[0])
+    texts = [fill(text, WIDE) for _, _, text, _ in ends]
+    apart = [CLOSE * (1 + below.count("\n") / 2 + above.count("\n") / 2) for below, above in pairwise(texts)]
     places: list[float] = []
-    for y, x, _, _ in ends:
+    for (y, x, _, _), gap in zip(ends, [0.0, *apart], strict=False):
         place = float(to_share.transform((x, y))[1])
-        places.append(max(place, places[-1] + CLOSE) if places else max(place, 0.0))
+        places.append(max(place, places[-1] + gap) if places else max(place, 0.0))
     if places and places[-1] > 1.02:  # push them back down from the top
         places[-1] = 1.02
         for at in range(len(places) - 2, -1, -1):
-            places[at] = min(places[at], places[at + 1] - CLOSE)
-    for place, (y, x, text, colour) in zip(places, ends, strict=True):
+            places[at] = min(places[at], places[at + 1] - apart[at])
+    for place, text, (y, x, _, colour) in zip(places, texts, ends, strict=True):
         axes.annotate(
             text, xy=(x, y), xytext=(1.025, place), textcoords="axes fraction", color=colour,
             fontsize=8, verticalalignment="center", annotation_clip=False,

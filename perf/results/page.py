@@ -25,7 +25,7 @@ figure{margin:1.5rem 0}svg{width:100%;height:auto;font-family:system-ui,sans-ser
 table{border-collapse:collapse;margin:1rem 0;font-variant-numeric:tabular-nums}
 .wide{overflow-x:auto}
 th,td{padding:.2rem .7rem;text-align:right;border-bottom:1px solid var(--rule)}
-th:first-child,td:first-child{text-align:left}
+th:first-child,td:first-child{text-align:left}thead+tbody td:first-child{min-width:14rem}
 td.text{text-align:left;overflow-wrap:anywhere}
 summary{cursor:pointer}:focus-visible{outline:2px solid var(--c0)}
 @media print{details{display:block}}
@@ -75,7 +75,7 @@ def write(groups: Sequence[Group], out: Path) -> Report:
 
 def page(groups: Sequence[Group], across: str, sections: Sequence[str]) -> str:
     """The document around the sections."""
-    title = "Memory and speed: " + "; ".join(label for label, _ in groups)
+    title = "Memory and speed: " + "; ".join(dict.fromkeys(runs[0].scenario for _, runs in groups))
     return "\n".join([
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
