@@ -18,6 +18,8 @@ from perf.contenders import variable
 from perf.contest import add_options, run_speed
 from perf.harness.command import add_options as add_run_options
 from perf.harness.command import run_command
+from perf.harness.soak import add_options as add_soak_options
+from perf.harness.soak import soak_command
 from perf.machine import this_machine
 from perf.plan import MB, size
 from perf.report import json_line, table
@@ -60,6 +62,9 @@ def parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run a scenario and keep what was seen in a folder")
     add_run_options(run)
     run.set_defaults(run=run_command)
+    soak = commands.add_parser("soak", help="mix everything for minutes and look for a leak")
+    add_soak_options(soak)
+    soak.set_defaults(run=soak_command)
     add_commands(commands)
     return top
 

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +24,7 @@ from perf.sampling import descendants
 from perf.server import Server
 from trioreg.config import load
 
+NOTHING: Mapping[str, str] = {}
 PROBE = 64 * MIB  # written to find out how fast a disk is
 
 
@@ -49,17 +50,19 @@ class Host:
         *,
         cgroup: Cgroup | None = None,
         memray: Path | None = None,
+        environment: Mapping[str, str] = NOTHING,
     ) -> None:
         self.home = home
         self.settings = settings
         self._peer = peer
+        self._environment = dict(environment)
         self._before = cgroup.command() if cgroup is not None else []
         self._python = memray_python(memray) if memray is not None else [sys.executable]
         self._ballast = home / "storage" / "ballast"
         self.server = self._new(0)
 
     def _new(self, port: int) -> Server:
-        environment = {variable(name): value for name, value in self.settings.items()}
+        environment = {variable(name): value for name, value in self.settings.items()} | self._environment
         return Server(
             self.home,
             self._peer.command,

@@ -30,8 +30,8 @@ def parse(text: str) -> dict[str, Family]:
 class InsideView:
     """Looks through one connection, which it opens again after a failure."""
 
-    def __init__(self, port: int) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
+    def __init__(self, port: int, timeout: float = TIMEOUT) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
         self._lag = (0.0, 0.0)
 
     def look(self) -> dict[str, Any] | None:
@@ -39,10 +39,10 @@ class InsideView:
         text = self.fetch("/metrics")
         return None if text is None else self.read(parse(text.decode()))
 
-    def fetch(self, path: str, method: str = "GET") -> bytes | None:
+    def fetch(self, path: str) -> bytes | None:
         """The body of a 200, None for anything else."""
         try:
-            self._connection.request(method, path, headers={"Host": "localhost"})
+            self._connection.request("GET", path)
             reply = self._connection.getresponse()
             body = reply.read()
         except (OSError, http.client.HTTPException):

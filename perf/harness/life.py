@@ -19,6 +19,7 @@ from perf.harness.faults import Faults
 from perf.harness.fleet import Fleet
 from perf.harness.folder import RunFolder
 from perf.harness.host import (
+    NOTHING,
     OURS,
     Host,
     Peer,
@@ -31,18 +32,19 @@ from perf.harness.host import (
 )
 from perf.harness.inside import InsideView
 from perf.harness.limits import Outcome
+from perf.harness.messages import Ended, Operation
 from perf.harness.outside import Outside
 from perf.harness.progress import Progress
 from perf.harness.scenario import Scenario, to_json
-from perf.harness.snapshots import Snapshots
+from perf.harness.snapshots import TRACING, Snapshots
 from perf.harness.watch import Watch
 from perf.machine import this_machine
 from perf.run import DISK_SPARE, CaseFailed
 from perf.sampling import descendants
 from perf.server import ServerFailed
-from trioreg.config import SETTINGS
 
 REASONS_KEPT = 20
+HALF = 0.5  # of a load: where its peak is looked at when its clients are never all in flight at once
 BEATS = 20.0  # a second: how often clients say their totals
 
 
@@ -93,18 +95,20 @@ class Run:
             faults.let_come(time.monotonic() - begin)
             if not faults.down and not self.host.server.alive:
                 raise CaseFailed(f"the server died; {self.host.server.last_words()}")
-            if fleet.totals.in_flight >= self.scenario.clients:
+            totals, seconds = fleet.totals, time.monotonic() - begin
+            if totals.in_flight >= self.scenario.clients or progress.part(totals, seconds) > HALF:
                 self.snapshots.take_once("peak")
-            progress.show(fleet.totals, self.watch.latest.get("rss", 0), time.monotonic() - begin)
+            progress.show(totals, self.watch.latest.get("rss", 0), seconds)
         progress.end()
         after = self.watch.look()
         self.folder.event("drained")
         outcome = self.outcome
-        outcome.load_seconds = round(time.monotonic() - begin, 3)
-        outcome.bytes_in, outcome.bytes_out = fleet.totals.sent, fleet.totals.received
-        outcome.server_cpu_seconds = round(cpu(after) - cpu(before), 3)
+        outcome.load_seconds = round(outcome.load_seconds + time.monotonic() - begin, 3)
+        outcome.bytes_in += fleet.totals.sent
+        outcome.bytes_out += fleet.totals.received
+        outcome.server_cpu_seconds = round(outcome.server_cpu_seconds + cpu(after) - cpu(before), 3)
 
-    def _count(self, operation: Any) -> None:
+    def _count(self, operation: Operation) -> None:
         outcome = self.outcome
         outcome.operations += 1
         outcome.failed += not operation.ok
@@ -116,12 +120,13 @@ class Run:
 
     def rest(self) -> None:
         """What stays once everybody has gone."""
-        self.outcome.peak_rss = max(self.watch.peak_rss, self.watch.look()["rss"])
-        self.outcome.loop_lag = self.watch.longest_lag or None
-        self.folder.event("peak", self.folder.began + self.watch.peak_at, rss=self.watch.peak_rss)
-        self.outcome.after_rss = self.watch.rest(self.scenario.after_seconds)
-        self.folder.event("after", rss=self.outcome.after_rss)
-        self.snapshots.take("after")
+        outcome, watch = self.outcome, self.watch
+        outcome.peak_rss = max(outcome.peak_rss, watch.peak_rss)
+        outcome.loop_lag = max(outcome.loop_lag or 0.0, watch.longest_lag) or None
+        self.folder.event("peak", self.folder.began + watch.peak_at, rss=watch.peak_rss)
+        outcome.after_rss = watch.rest(self.scenario.after_seconds)
+        outcome.rounds.append(outcome.after_rss)
+        self.folder.event("after", rss=outcome.after_rss)
         if self.cgroup is not None:
             self.outcome.peak_cgroup = max(self.cgroup.peak(), self.watch.peak_cgroup)
             self.outcome.cgroup_kills = self.cgroup.kills()
@@ -189,10 +194,13 @@ def open_run(
         cgroup = stack.enter_context(memory_cgroup(scenario.cgroup)) if scenario.cgroup is not None else None
         stack.enter_context(disk_of(home, scenario.disk))
         settings = settings_of(scenario, home / "storage") if ours else {}
-        if ours and options.tracemalloc and any(setting.name == "debug.enabled" for setting in SETTINGS):
+        if options.tracemalloc:
             settings["debug.enabled"] = "true"
         memray = folder.path / "memray.bin" if options.memray else None
-        host = stack.enter_context(Host(home, options.peer, settings, cgroup=cgroup, memray=memray))
+        tracing = TRACING if options.tracemalloc else NOTHING
+        host = stack.enter_context(
+            Host(home, options.peer, settings, cgroup=cgroup, memray=memray, environment=tracing)
+        )
         view = InsideView(host.server.port) if ours else None
         watch = Watch(
             folder,
@@ -212,16 +220,19 @@ def open_run(
 def measure(run: Run, name: str, written: dict[str, Any]) -> None:
     """The events of a run, in their order."""
     scenario, hz = run.scenario, run.options.hz
-    run.snapshots.start()
     run.idle()
-    with Fleet(scenario, run.host.server.port, name, BEATS) as fleet:
-        fleet.prepare()
-        run.load(fleet)
+    ended: list[Ended] = []
+    for number in range(scenario.rounds):
+        with Fleet(scenario, run.host.server.port, f"{name}/{number}", BEATS) as fleet:
+            fleet.prepare()
+            run.load(fleet)
+        ended += fleet.ended
+        run.rest()
+    run.snapshots.take("after")
     written["clients"] = {
-        "cpu_seconds": round(sum(ended.cpu_seconds for ended in fleet.ended), 3),
-        "peak_rss": max(ended.peak_rss for ended in fleet.ended),
+        "cpu_seconds": round(sum(each.cpu_seconds for each in ended), 3),
+        "peak_rss": max(each.peak_rss for each in ended),
     }
-    run.rest()
     run.watch.stop()
     if hz:
         written["sampler"] = {"hz": hz, "cpu_seconds": round(run.watch.cpu_seconds, 3)}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from perf.cases import slope
 from perf.harness.scenario import Limits
 
 
@@ -21,6 +22,7 @@ class Outcome:
     idle_rss: int = 0
     peak_rss: int = 0
     after_rss: int = 0
+    rounds: list[int] = field(default_factory=list)  # RSS after each
     peak_cgroup: int | None = None
     cgroup_kills: int | None = None
     loop_lag: float | None = None
@@ -33,12 +35,18 @@ class Outcome:
         return {**vars(self), "limits": judge(limits, self)}
 
 
+def round_growth(after: list[int]) -> float | None:
+    """Bytes a round once the first, which fills caches, is through; None with fewer than three rounds."""
+    return max(slope(after[1:]), 0.0) if len(after) > 2 else None
+
+
 FIGURES: dict[str, Callable[[Outcome], float | None]] = {
     "failed": lambda outcome: outcome.failed,
     "idle_rss": lambda outcome: outcome.idle_rss,
     "peak_rss": lambda outcome: outcome.peak_rss,
     "growth": lambda outcome: max(outcome.peak_rss - outcome.idle_rss, 0),
     "after_growth": lambda outcome: max(outcome.after_rss - outcome.idle_rss, 0),
+    "round_growth": lambda outcome: round_growth(outcome.rounds),
     "peak_cgroup": lambda outcome: outcome.peak_cgroup,
     "loop_lag": lambda outcome: outcome.loop_lag,
     "seconds": lambda outcome: outcome.load_seconds,

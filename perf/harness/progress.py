@@ -32,14 +32,18 @@ class Progress:
 
     def line(self, totals: Beat, rss: int, seconds: float) -> str:
         ended = totals.done + totals.failed
-        part = seconds / self._seconds if self._seconds else ended / max(self._operations, 1)
-        filled = round(min(part, 1.0) * WIDTH)
+        filled = round(self.part(totals, seconds) * WIDTH)
         moved = (totals.sent + totals.received) / MB
         return (
             f"{self._name} [{'#' * filled}{'.' * (WIDTH - filled)}] {ended} done, "
             f"{totals.in_flight} in flight, {totals.failed} failed, {moved:,.0f} MB, "
             f"{seconds:.0f} s, server {rss / MB:.0f} MB"
         )
+
+    def part(self, totals: Beat, seconds: float) -> float:
+        """How much of it is done, from 0 to 1."""
+        ended = totals.done + totals.failed
+        return min(seconds / self._seconds if self._seconds else ended / max(self._operations, 1), 1.0)
 
     def end(self) -> None:
         if self._terminal:

@@ -188,6 +188,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     peak_rss: Bytes | None = None
     growth: Bytes | None = None  # of the peak above idle
     after_growth: Bytes | None = None  # of what stays, above idle
+    round_growth: Bytes | None = None  # a round, from the medians of the two halves after the first
     peak_cgroup: Bytes | None = None
     loop_lag: float | None = None  # seconds, the longest seen
     seconds: float | None = None  # of the load
@@ -207,6 +208,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     cgroup: Bytes | None = None
     seed: int = 1
     processes: int = 1
+    rounds: int = 1  # the load again and again, with a rest between
     seconds: float = 300.0
     idle_seconds: float = 1.0
     after_seconds: float = 6.0  # the server gives idle blocks back every 5
@@ -220,8 +222,10 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         disk_faults = any(fault.kind in ("fill_disk", "free_disk") for fault in self.fault)
         if disk_faults and (self.disk is None or self.disk.size is None):
             raise ValueError("fill_disk and free_disk need disk.size")
-        if self.processes < 1:
-            raise ValueError("processes is at least 1")
+        if self.processes < 1 or self.rounds < 1:
+            raise ValueError("processes and rounds are at least 1")
+        if self.limits.round_growth is not None and (self.rounds < 3 or self.rounds % 2 == 0):
+            raise ValueError("round_growth needs an odd number of rounds, three at least")
         known = {setting.name for setting in SETTINGS}
         unknown = sorted(set(self.server) - known)
         if unknown:

@@ -1,15 +1,20 @@
 """What Python holds at a marker of a run, by file, by layer of the house and by stage of the pipeline.
 
-The figures are tracemalloc's, asked for through the server's own /debug pages (`debug.enabled`). The rule: a
-snapshot is of Python's allocations only; blocks are mappings, which tracemalloc does not see.
+The figures are tracemalloc's, of the hundred files that hold most, asked for through the server's own page
+(`debug.enabled`). The rule: a snapshot is of Python's allocations only; blocks of the budget are mappings,
+which tracemalloc does not see.
 """
 
 import json
 from collections.abc import Iterable
+from typing import Any
 
 from perf.harness.folder import RunFolder
 from perf.harness.inside import InsideView
 from perf.run import CaseFailed
+
+SECONDS = 60.0  # a snapshot of a busy server takes its time
+TRACING = {"PYTHONTRACEMALLOC": "1"}  # in the environment of the server: from its first import on
 
 Row = tuple[str, int, int]  # name, bytes, blocks
 
@@ -29,28 +34,29 @@ class Snapshots:
 
     def __init__(self, folder: RunFolder, port: int, *, wanted: bool) -> None:
         self._folder = folder
-        self._view = InsideView(port) if wanted else None
-        self._taken: set[str] = set()
-
-    def start(self) -> None:
-        """CaseFailed when the server cannot trace."""
-        if self._view is not None and self._view.fetch("/debug/tracemalloc/start", "POST") is None:
-            raise CaseFailed("the server cannot trace its allocations: has it debug.enabled?")
+        self._view = InsideView(port, timeout=SECONDS) if wanted else None
+        self._taken: dict[str, list[Row]] = {}
 
     def close(self) -> None:
         if self._view is not None:
             self._view.close()
 
     def take(self, marker: str) -> None:
+        """Write one down, with the difference to the one at idle. CaseFailed when there is none to be had."""
         if self._view is None:
             return
-        self._taken.add(marker)
         at = round(self._folder.now(), 4)
-        text = self._view.fetch("/debug/tracemalloc?top=10000")
-        if text is None:
-            raise CaseFailed(f"no snapshot at {marker}: the server did not answer")
-        files = [(row["file"], row["bytes"], row["blocks"]) for row in json.loads(text)["files"]]
-        self._folder.snapshot(marker, {"at": at, "marker": marker, **grouped(files)})
+        text = self._view.fetch("/debug/tracemalloc?by=filename")
+        answer = json.loads(text) if text is not None else {}
+        if not answer.get("tracing"):
+            raise CaseFailed(f"no snapshot at {marker}: the server does not trace its allocations")
+        rows = [(short(place), size, blocks) for place, size, blocks in answer["rows"]]
+        self._taken[marker] = rows
+        snapshot: dict[str, Any] = {"at": at, "marker": marker, **grouped(rows)}
+        if marker != "idle":
+            before = [(name, -size, -blocks) for name, size, blocks in self._taken["idle"]]
+            snapshot["since_idle"] = grouped([*rows, *before])
+        self._folder.snapshot(marker, snapshot)
 
     def take_once(self, marker: str) -> None:
         if marker not in self._taken:
@@ -58,8 +64,8 @@ class Snapshots:
 
 
 def grouped(files: Iterable[Row]) -> dict[str, list[Row]]:
-    """The three views, each the largest first."""
-    rows = [(short(name), size, blocks) for name, size, blocks in files]
+    """The three views of rows whose files are `short`, each the largest first."""
+    rows = list(files)
     return {
         "by_file": summed(rows),
         "by_layer": summed((layer(name), size, blocks) for name, size, blocks in rows),
@@ -78,11 +84,12 @@ def summed(rows: Iterable[Row]) -> list[Row]:
 
 def short(path: str) -> str:
     """`trioreg/pipeline/pump.py`, `trio/_core/_run.py`, `lib/ssl.py`: nothing of this machine."""
+    path = path.removesuffix(":0")
     for root, name in (("/site-packages/", ""), ("/trioreg/", "trioreg/")):
         _, found, rest = path.rpartition(root)
         if found:
             return name + rest
-    if path.startswith("<"):
+    if not path.startswith("/"):
         return path
     parts = path.split("/")
     return f"lib/{'/'.join(parts[-2:] if parts[-2:-1] and 'python' not in parts[-2] else parts[-1:])}"
