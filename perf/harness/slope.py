@@ -10,15 +10,17 @@ holds the tolerance decides nothing.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isqrt
+from math import isqrt, sqrt
+from operator import mul
 from random import Random
-from statistics import fmean, median
+from statistics import NormalDist, fmean, median
 from typing import Literal
 
 CONFIDENCE = 0.95
-RESAMPLES = 2000
-MOST_BINS = 400  # more do not narrow the interval and make the bootstrap slow
-FEWEST_BINS = 20
+Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+RESAMPLES = 1000
+BINS_AT_MOST = 400  # more do not narrow the interval and make the bootstrap slow
+BINS_AT_LEAST = 20
 
 Point = tuple[float, float]  # seconds, bytes
 Verdict = Literal["leak", "no leak", "undecided"]
@@ -47,30 +49,25 @@ class TooShort(Exception):
 def fit(points: Sequence[Point], seed: int = 1) -> Fit:
     """The line through `points`, in the order of time. TooShort with too few of them."""
     binned = bins(points)
-    if len(binned) < FEWEST_BINS:
-        raise TooShort(f"{len(binned)} stretches of time are too few for a slope, {FEWEST_BINS} are needed")
+    if len(binned) < BINS_AT_LEAST:
+        raise TooShort(f"{len(binned)} stretches of time are too few for a slope, {BINS_AT_LEAST} are needed")
     times = [time for time, _ in binned]
     values = [value for _, value in binned]
     slope, start = line(times, values)
-    fitted = [start + slope * time for time in times]
-    residuals = [value - guess for value, guess in zip(values, fitted, strict=True)]
+    errors = [value - start - slope * time for time, value in binned]
+    weights = lever(times)
     chance = Random(seed)
-
-    def again() -> float:
-        noise = blocks(residuals, chance)
-        return line(times, [guess + error for guess, error in zip(fitted, noise, strict=True)])[0]
-
-    slopes = sorted(again() for _ in range(RESAMPLES))
+    moved = sorted(sum(map(mul, weights, blocks(errors, chance))) for _ in range(RESAMPLES))
     cut = round(RESAMPLES * (1 - CONFIDENCE) / 2)
-    return Fit(slope, slopes[cut], slopes[-cut - 1], len(binned))
+    return Fit(slope, slope - moved[-cut - 1], slope - moved[cut], len(binned))
 
 
 def bins(points: Sequence[Point]) -> list[Point]:
-    """Medians over stretches of at least a second, at most MOST_BINS; empty stretches are left out."""
+    """Medians over stretches of at least a second, at most BINS_AT_MOST; empty stretches are left out."""
     if not points:
         return []
     first, last = points[0][0], points[-1][0]
-    width = max((last - first) / MOST_BINS, 1.0)
+    width = max((last - first) / BINS_AT_MOST, 1.0)
     found: dict[int, list[float]] = {}
     for time, value in points:
         found.setdefault(int((time - first) / width), []).append(value)
@@ -79,19 +76,33 @@ def bins(points: Sequence[Point]) -> list[Point]:
 
 def line(times: Sequence[float], values: Sequence[float]) -> tuple[float, float]:
     """Slope and value at time 0 by least squares."""
-    middle, height = fmean(times), fmean(values)
+    slope = sum(map(mul, lever(times), values))
+    return slope, fmean(values) - slope * fmean(times)
+
+
+def lever(times: Sequence[float]) -> list[float]:
+    """By what a value counts for the slope, at each time."""
+    middle = fmean(times)
     spread = sum((time - middle) ** 2 for time in times)
-    together = sum((time - middle) * (value - height) for time, value in zip(times, values, strict=True))
-    slope = together / spread
-    return slope, height - slope * middle
+    return [(time - middle) / spread for time in times]
 
 
-def blocks(residuals: Sequence[float], chance: Random) -> list[float]:
-    """As many residuals again, drawn in blocks of neighbours: three times the root of their number."""
-    count = len(residuals)
-    length = min(3 * isqrt(count), count)
+def blocks(errors: Sequence[float], chance: Random) -> list[float]:
+    """As many errors again, drawn in blocks of neighbours: twice the root of their number.
+
+    A few long blocks vary less than what they stand for, and tell less of how much: the first factor makes up
+    for the one, Student's t in place of the normal distribution for the other.
+    """
+    count = len(errors)
+    length = min(2 * isqrt(count), count // 4)
+    factor = sqrt(count / (count - length)) * student(count / length - 2) / Z
     drawn: list[float] = []
     while len(drawn) < count:
         start = chance.randrange(count - length + 1)
-        drawn += residuals[start : start + length]
-    return drawn[:count]
+        drawn += errors[start : start + length]
+    return [factor * error for error in drawn[:count]]
+
+
+def student(freedom: float) -> float:
+    """The quantile of Student's t that Z is of the normal distribution (Cornish and Fisher's expansion)."""
+    return Z + (Z**3 + Z) / (4 * freedom) + (5 * Z**5 + 16 * Z**3 + 3 * Z) / (96 * freedom**2)
