@@ -1,8 +1,8 @@
 """What Python allocates for a megabyte that is uploaded: a copy that sneaks in shows.
 
-Every step of a task is looked at by itself: by how much the traced memory stood above where the step began, at most.
-The sum of that over an upload counts every buffer that a step makes, also one that it drops again (two that one step
-makes after each other count as the larger). Blocks of the budget are mappings, which tracemalloc does not see.
+Every step of a task is looked at by itself: by how much the traced memory stood above where the step began. The
+sum of that over an upload counts every buffer that a step makes, also one that it drops again (two that one step
+makes one after the other count as the larger). Blocks of the budget are mappings; tracemalloc does not see them.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ async def allocated(server: InProcess, shape: Callable[[str], tuple[str, bytes]]
     return steps.total / MEGABYTES
 
 
-# Bytes of Python's own for each megabyte that comes in; figures of this test on Python 3.11 beside them. A copy more
-# is 1,000,000.
+# Bytes of Python's own for each megabyte that comes in; what this test saw on Python 3.11 beside them. A copy
+# more is 1,000,000.
 BUDGETS: list[tuple[str, Callable[[str], tuple[str, bytes]], int]] = [
     ("direct", plain, 100_000),  # 28,000: from the socket into the block, nothing is copied
     ("direct", chunked, 1_300_000),  # 1,043,000: one read buffer, out of which chunks are copied
