@@ -52,7 +52,7 @@ def test_the_lock_pins_every_dependency_and_names_no_index() -> None:
     lock = (TOP / "requirements-dev.lock").read_text(encoding="utf-8")
     direct = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]
     for text in direct:
-        name = re.split(r"[<>=!~ ]", text, maxsplit=1)[0]
+        name = re.split(r"[<>=!~ \[]", text, maxsplit=1)[0].lower()
         assert re.search(rf"^{re.escape(name)}==", lock, re.MULTILINE), name
     assert "://" not in lock
     assert "--" not in lock
