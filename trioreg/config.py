@@ -138,6 +138,13 @@ def _parse_address(text: str) -> Address:
     return Address(match[1] or match[2], int(match[3]))
 
 
+def _parse_text(text: str) -> str:
+    """Text that can stand in a quoted string of an HTTP header (RFC 9110, 5.6.4) as it is."""
+    if re.search(r'[^ -~]|["\\]', text):
+        raise ValueError("has characters other than printable ASCII, or a quote or backslash")
+    return text
+
+
 def _choice(*words: str) -> Kind:
     def parse(text: str) -> str:
         if text not in words:
@@ -210,6 +217,7 @@ BOOL = Kind("bool", "BOOL", _parse_bool, lambda value: str(value).lower(), (str,
 SIZE_RULES = _rules(_parse_size, show_size, namespaces=True)
 COUNT_RULES = _rules(_parse_count, str, namespaces=False)
 URLS = Kind("URLs or empty", "URLS", _parse_urls, " ".join)
+TEXT = Kind("text", "TEXT", _parse_text)
 ADDRESS = Kind("host:port", "HOST:PORT", _parse_address)
 
 
@@ -292,6 +300,10 @@ class Config:
         "http.tls_key", PATH_OR_NONE, "",
         "Private key (PEM) of the certificate.",
         option="--tls-key",
+    )
+    http_tls_client_ca: Path | None = _row(
+        "http.tls_client_ca", PATH_OR_NONE, "",
+        "Authorities (PEM) whose client certificates are taken: their holder is `cert/NAME` in rules.",
     )
     http_front: Literal["direct", "quart"] = _row(
         "http.front", _choice("direct", "quart"), "direct",
@@ -426,6 +438,44 @@ class Config:
         "manifest.max_bytes", SIZE, "4MiB",
         "Largest manifest; a larger one is answered with 413.",
         minimum=1024,
+    )
+    auth_htpasswd: Path | None = _row(
+        "auth.htpasswd", PATH_OR_NONE, "",
+        "Users and passwords as `htpasswd -B` writes them; read again when it changes.",
+    )
+    auth_access: Path | None = _row(
+        "auth.access", PATH_OR_NONE, "",
+        "Groups, rules and other issuers (TOML); read again when it changes. Without it who is signed in "
+        "may pull, push and delete everywhere, and nobody else anything.",
+    )
+    auth_tokens: bool = _row(
+        "auth.tokens", BOOL, "false",
+        "Issue bearer tokens at `/auth/token` and send clients there.",
+    )
+    auth_token_seconds: float = _row(
+        "auth.token_seconds", SECONDS, "300",
+        "How long a token lives; clients expect at least 60.",
+        minimum=60,
+    )
+    auth_token_algorithm: Literal["ES256", "EdDSA"] = _row(
+        "auth.token_algorithm", _choice("ES256", "EdDSA"), "ES256",
+        "Kind of key that is made when there is none to sign tokens with.",
+    )
+    auth_realm: str = _row(
+        "auth.realm", TEXT, "",
+        "URL of `/auth/token` as clients reach it; empty takes the name that they asked for.",
+    )
+    auth_service: str = _row(
+        "auth.service", TEXT, "trioreg",
+        "Name of this registry in tokens and challenges.",
+    )
+    auth_directory: Path | None = _row(
+        "auth.directory", PATH_OR_NONE, "",
+        "Where the signing key and the robots are kept; empty is `auth` in the storage.",
+    )
+    auth_read_only: bool = _row(
+        "auth.read_only", BOOL, "false",
+        "Deny every push and delete.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = _row(
         "log.level", _choice("debug", "info", "warning", "error"), "info",

@@ -30,7 +30,7 @@ on_both_fronts = pytest.mark.parametrize("front", FRONTS)
 class ByName(AllowAll):
     """Believes what the client says, for what is tested here is not who it is."""
 
-    async def identify(self, authorization: str | None) -> Identity | None:
+    async def identify(self, authorization: str | None, certificate: str | None) -> Identity | None:
         return Identity(authorization) if authorization else None
 
 

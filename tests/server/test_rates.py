@@ -115,7 +115,7 @@ class Passwords(AllowAll):
     def __init__(self) -> None:
         self.asked = 0
 
-    async def identify(self, authorization: str | None) -> Identity | None:
+    async def identify(self, authorization: str | None, certificate: str | None) -> Identity | None:
         self.asked += 1
         if authorization is None:
             return None

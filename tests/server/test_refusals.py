@@ -6,25 +6,28 @@ import pytest
 from inprocess import FRONTS, serving
 
 from trioreg.auth.authorizer import AllowAll
-from trioreg.auth.identity import Identity
+from trioreg.auth.identity import Action, Identity
+from trioreg.auth.policy import Decision
 from trioreg.events.event import Event
 from trioreg.oci.errors import ErrorCode, RegistryError
+from trioreg.oci.names import RepositoryName
 from trioreg.storage.memory import MemoryStorage
 
 
 class Guarded(AllowAll):
     """Knows "Basic good" as one name, and lets nobody delete."""
 
-    async def identify(self, authorization: str | None) -> Identity | None:
+    async def identify(self, authorization: str | None, certificate: str | None) -> Identity | None:
         if authorization is None:
             raise RegistryError(ErrorCode.UNAUTHORIZED)
         if authorization != "Basic good":
             raise RegistryError(ErrorCode.UNAUTHORIZED)
         return Identity("alice")
 
-    async def authorize(self, identity: Identity | None, repository: str | None, action: str) -> None:
-        if action == "delete":
-            raise RegistryError(ErrorCode.DENIED)
+    def decide(
+        self, identity: Identity | None, repository: RepositoryName | None, action: Action
+    ) -> Decision:
+        return Decision(action != "delete", "nobody deletes")
 
 
 class Recorded:

@@ -68,15 +68,15 @@ _ACTIONS: dict[type, Action] = {
     op.PutManifest: "push",
     op.DeleteBlob: "delete",
     op.DeleteManifest: "delete",
-    op.ListRepositories: "list",
+    op.ListRepositories: "catalog",
     op.Ping: "list",
 }
 
 
 async def _authorize(service: Service, operation: op.Operation, exchange: Exchange) -> None:
-    await access.identify(service, exchange)
-    name = getattr(operation, "name", None)
-    await access.authorize(service, exchange, name, _ACTIONS[type(operation)])
+    name, action = getattr(operation, "name", None), _ACTIONS[type(operation)]
+    await access.identify(service, exchange, name, action)
+    await access.authorize(service, exchange, name, action)
 
 
 async def _perform(service: Service, operation: op.Operation, exchange: Exchange) -> Reply:
@@ -95,9 +95,9 @@ async def _perform(service: Service, operation: op.Operation, exchange: Exchange
         case op.FinishUpload():
             return await uploads.finish(service, operation, exchange)
         case op.UploadStatus():
-            return await uploads.status(service, operation)
+            return await uploads.status(service, operation, exchange)
         case op.CancelUpload():
-            return await uploads.cancel(service, operation)
+            return await uploads.cancel(service, operation, exchange)
         case op.GetManifest():
             return await manifests.get(service, operation, exchange)
         case op.PutManifest():
@@ -108,6 +108,6 @@ async def _perform(service: Service, operation: op.Operation, exchange: Exchange
         case op.ListTags():
             return await manifests.tags(service, operation)
         case op.ListRepositories():
-            return await manifests.repositories(service, operation)
+            return await manifests.repositories(service, operation, exchange)
         case op.ListReferrers():
             return await manifests.referrers(service, operation)

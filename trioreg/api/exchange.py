@@ -21,8 +21,9 @@ class Exchange:
 
     `path` and `query` are raw. `headers` have lower-case names; repeated ones are joined with ``", "``
     (RFC 9110, 5.3). `peer`: the address that the connection comes from, "" if unknown. `identity`: set by
-    `api.access.identify`; None is anonymous. `operation`: what it turned out to ask for, as an index of
-    `metrics.table.OPERATIONS`.
+    `api.access.identify`; None is anonymous. `operation`: what it turned out
+    to ask for, as an index of `metrics.table.OPERATIONS`. `certificate`: the subject of a client certificate
+    that was verified.
     """
 
     method: str
@@ -34,6 +35,7 @@ class Exchange:
     peer: str = ""
     identity: Identity | None = None
     operation: int = 0
+    certificate: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

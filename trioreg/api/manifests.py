@@ -82,10 +82,12 @@ async def tags(service: Service, operation: ListTags) -> Reply:
     return _list({"name": name, "tags": found}, f"/v2/{name}/tags/list", n, found, more)
 
 
-async def repositories(service: Service, operation: ListRepositories) -> Reply:
-    """Docker's catalog (distribution, docs/spec/api.md "Listing Repositories")."""
+async def repositories(service: Service, operation: ListRepositories, exchange: Exchange) -> Reply:
+    """Docker's catalog (distribution, docs/spec/api.md "Listing Repositories"): what the client may pull."""
     n = _page_size(operation.n)
-    found, more = await service.registry.manifests.repositories(n, operation.last)
+    found, more = await service.registry.manifests.repositories(
+        n, operation.last, service.authorizer.visible(exchange.identity)
+    )
     return _list({"repositories": found}, "/v2/_catalog", n, found, more)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager, nullcontext
 
+from trioreg.api.access import may_pull, owner_of
 from trioreg.api.clients import client_of
 from trioreg.api.exchange import Exchange, Reply, empty_reply
 from trioreg.api.service import Service
@@ -20,14 +21,20 @@ from trioreg.oci.ranges import uploaded_range
 async def start(service: Service, operation: StartUpload, exchange: Exchange) -> Reply:
     """end-4a: a session; end-4b: the whole blob; end-11: a mount, or a session if it cannot be had."""
     registry, name = service.registry, operation.name
-    mount = operation.mount
+    mount, owner = operation.mount, owner_of(exchange)
+    # A blob is mounted only from where the client may pull it, else the answer would tell that it is here.
+    # Without `from` that could be any repository: to look for one that it may pull, all links would be read.
+    if mount is not None and not may_pull(service, exchange, operation.source):
+        mount = None
     if mount is not None and await registry.blobs.mount(name, mount, operation.source):
         return _created(name, mount)
     async with service.admission.place(client_of(exchange)) as place:
         if operation.digest is not None:
-            session = await registry.uploads.push(name, operation.digest, operation.algorithm, exchange.body)
+            session = await registry.uploads.push(
+                name, operation.digest, operation.algorithm, exchange.body, owner
+            )
             return _created(name, operation.digest, session.id)
-        session = await registry.uploads.start(name, operation.algorithm)
+        session = await registry.uploads.start(name, operation.algorithm, owner)
         place.keep(session.id)
     return _accepted(service, name, session.id, 0)
 
@@ -36,7 +43,11 @@ async def append(service: Service, operation: AppendUpload, exchange: Exchange) 
     """end-5: one chunk, or a stream of unknown length."""
     async with service.admission.place(client_of(exchange), operation.upload) as place:
         offset = await service.registry.uploads.append(
-            operation.name, operation.upload, exchange.body, exchange.headers.get("content-range")
+            operation.name,
+            operation.upload,
+            exchange.body,
+            exchange.headers.get("content-range"),
+            owner_of(exchange),
         )
         place.keep(operation.upload)
     return _accepted(service, operation.name, operation.upload, offset)
@@ -47,21 +58,26 @@ async def finish(service: Service, operation: FinishUpload, exchange: Exchange) 
     upload, body = operation.upload, exchange.body
     async with _place_for_last(service, exchange, upload):
         await service.registry.uploads.finish(
-            operation.name, upload, operation.digest, body, exchange.headers.get("content-range")
+            operation.name,
+            upload,
+            operation.digest,
+            body,
+            exchange.headers.get("content-range"),
+            owner_of(exchange),
         )
     return _created(operation.name, operation.digest, upload)
 
 
-async def cancel(service: Service, operation: CancelUpload) -> Reply:
+async def cancel(service: Service, operation: CancelUpload, exchange: Exchange) -> Reply:
     """end-14."""
-    await service.registry.uploads.cancel(operation.name, operation.upload)
+    await service.registry.uploads.cancel(operation.name, operation.upload, owner_of(exchange))
     service.admission.drop(operation.upload)
     return empty_reply(204, {})
 
 
-async def status(service: Service, operation: UploadStatus) -> Reply:
+async def status(service: Service, operation: UploadStatus, exchange: Exchange) -> Reply:
     """end-13: how far it came."""
-    session = await service.registry.uploads.status(operation.name, operation.upload)
+    session = await service.registry.uploads.status(operation.name, operation.upload, owner_of(exchange))
     headers = _session_headers(service, operation.name, operation.upload, session.offset)
     return empty_reply(204, headers)
 

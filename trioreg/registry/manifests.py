@@ -8,7 +8,7 @@ whether a repository has one is asked of the catalog each time.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
@@ -139,9 +139,11 @@ class Manifests:
         return found
 
     @answers
-    async def repositories(self, n: int | None, last: str | None) -> tuple[list[RepositoryName], bool]:
-        """At most `n` repositories after `last`, sorted, and whether more follow."""
-        return await self._catalog.repositories(n, last)
+    async def repositories(
+        self, n: int | None, last: str | None, shown: Callable[[RepositoryName], bool] | None = None
+    ) -> tuple[list[RepositoryName], bool]:
+        """At most `n` repositories after `last` that are `shown`, sorted, and whether more follow."""
+        return await self._catalog.repositories(n, last, shown)
 
     @answers
     async def referrers(

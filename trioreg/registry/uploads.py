@@ -4,7 +4,7 @@ Rules: what can be refused is refused before a byte of the body is read. Bytes a
 of the session's lease alone. However an append ends (client gone, stalled, cancelled, disk full) what was
 written is recorded, so that the client goes on from there; only of a body whose length contradicts its
 announcement nothing counts that came after the last checkpoint. A blob is published when its digest has
-been verified, and never before.
+been verified, and never before. A session that has an owner is known to nobody else.
 """
 
 from __future__ import annotations
@@ -39,25 +39,30 @@ class Uploads:
         self._guard = guard
 
     @answers
-    async def start(self, name: RepositoryName, algorithm: Algorithm) -> UploadInfo:
+    async def start(self, name: RepositoryName, algorithm: Algorithm, owner: str | None = None) -> UploadInfo:
         await self._guard.begin(name)
-        return await self._store.create_upload(name, algorithm)
+        return await self._store.create_upload(name, algorithm, owner)
 
     @answers
-    async def status(self, name: RepositoryName, upload: UploadId) -> UploadInfo:
-        """Raises BLOB_UPLOAD_UNKNOWN, also for a session of another repository."""
-        return _of(name, await self._store.upload_info(upload))
+    async def status(self, name: RepositoryName, upload: UploadId, owner: str | None = None) -> UploadInfo:
+        """Raises BLOB_UPLOAD_UNKNOWN, also for a session of another repository or owner."""
+        return _of(name, owner, await self._store.upload_info(upload))
 
     @answers
     async def append(
-        self, name: RepositoryName, upload: UploadId, body: Body, content_range: str | None
+        self,
+        name: RepositoryName,
+        upload: UploadId,
+        body: Body,
+        content_range: str | None,
+        owner: str | None = None,
     ) -> int:
         """Append a chunk; the new offset (bytes).
 
         Raises RANGE_INVALID with the true range, SIZE_INVALID, BLOB_UPLOAD_UNKNOWN, and what the body
         raises (`ClientDisconnected`).
         """
-        async with self._lease(name, upload) as (session, transfer):
+        async with self._lease(name, upload, owner) as (session, transfer):
             reached = await self._receive(session, transfer, body, content_range)
             await session.checkpoint(reached.checkpoint(), sync=False)
             return reached.offset
@@ -70,13 +75,14 @@ class Uploads:
         digest: Digest,
         body: Body,
         content_range: str | None,
+        owner: str | None = None,
     ) -> None:
         """Append a last chunk, which may be empty, and publish the blob into the repository.
 
         Raises as `append`; DIGEST_INVALID when the bytes are not what `digest` names: then the session is
         gone and nothing is published.
         """
-        async with self._lease(name, upload) as (session, transfer):
+        async with self._lease(name, upload, owner) as (session, transfer):
             reached = await self._receive(session, transfer, body, content_range)
             transfer.phase = "verify"
             actual = await self._digest(session, reached, digest.algorithm)
@@ -95,17 +101,22 @@ class Uploads:
                 await self._link(name, digest, reached.offset)
 
     async def push(
-        self, name: RepositoryName, digest: Digest, algorithm: Algorithm, body: Body
+        self,
+        name: RepositoryName,
+        digest: Digest,
+        algorithm: Algorithm,
+        body: Body,
+        owner: str | None = None,
     ) -> UploadInfo:
         """The whole blob in one request (end-4b): a session that begins and ends here."""
-        session = await self.start(name, algorithm)
-        await self.finish(name, session.id, digest, body, None)
+        session = await self.start(name, algorithm, owner)
+        await self.finish(name, session.id, digest, body, None, owner)
         return session
 
     @answers
-    async def cancel(self, name: RepositoryName, upload: UploadId) -> None:
+    async def cancel(self, name: RepositoryName, upload: UploadId, owner: str | None = None) -> None:
         """Drop the session and its bytes. Raises BLOB_UPLOAD_UNKNOWN."""
-        async with self._lease(name, upload) as (session, _):
+        async with self._lease(name, upload, owner) as (session, _):
             await session.cancel()
 
     async def _link(self, name: RepositoryName, digest: Digest, size: int) -> None:
@@ -115,14 +126,16 @@ class Uploads:
             await self._catalog.link_blob(name, digest)
 
     @asynccontextmanager
-    async def _lease(self, name: RepositoryName, upload: UploadId) -> AsyncIterator[tuple[Upload, Transfer]]:
+    async def _lease(
+        self, name: RepositoryName, upload: UploadId, owner: str | None
+    ) -> AsyncIterator[tuple[Upload, Transfer]]:
         try:
             with self._pump.transfers.running(name, upload) as transfer:
                 async with self._store.lease_upload(upload, self.lease_wait) as session:
-                    _of(name, session.info)
+                    _of(name, owner, session.info)
                     yield session, transfer
         except UploadBusy:
-            raise out_of_place((await self.status(name, upload)).offset) from None
+            raise out_of_place((await self.status(name, upload, owner)).offset) from None
 
     async def _receive(
         self, session: Upload, transfer: Transfer, body: Body, content_range: str | None
@@ -179,8 +192,8 @@ class Uploads:
         return state
 
 
-def _of(name: RepositoryName, info: UploadInfo) -> UploadInfo:
-    """A session is known only in the repository where it began."""
-    if info.repository != name:
+def _of(name: RepositoryName, owner: str | None, info: UploadInfo) -> UploadInfo:
+    """A session is known only in the repository where it began, and to who began it."""
+    if info.repository != name or info.owner not in (None, owner):
         raise RegistryError(ErrorCode.BLOB_UPLOAD_UNKNOWN)
     return info

@@ -22,6 +22,7 @@ from trioreg.pipeline.budget import Budget, ByteGate, Share
 from trioreg.pipeline.engine import best_engine
 from trioreg.pipeline.pump import Pump
 from trioreg.registry import Storage, build_registry
+from trioreg.server.access import add_token_page, build_authorizer
 from trioreg.server.connections import Connections
 from trioreg.server.inside import Gauges, build_pages
 from trioreg.server.lane import Lane, LaneSettings
@@ -114,6 +115,8 @@ async def serve(
     disk = config.storage_path if config.storage_driver == "filesystem" else None
     gauges = Gauges(service.registry, storage, access, connections, disk)
     service.pages = build_pages(service, gauges, debug=config.debug_enabled)
+    if config.auth_tokens:
+        add_token_page(service)
     if config.http_front == "quart":
         await front.load()
     # What exists now stays; the collector need not look at it again.
@@ -248,6 +251,7 @@ def _service(config: Config, storage: Storage, pump: Pump, manifest_gate: ByteGa
     )
     return Service(
         registry,
+        build_authorizer(config),
         chunk_min_length=config.upload_chunk_min_length,
         manifest_seconds=2 * config.http_stall_timeout,
     )

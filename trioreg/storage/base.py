@@ -75,13 +75,14 @@ class Checkpoint(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class UploadInfo:
-    """What can be said of a session without holding its lease."""
+    """What can be said of a session without holding its lease. `owner`: whose it is; None is anybody's."""
 
     id: UploadId
     repository: RepositoryName
     algorithm: Algorithm
     offset: int
     started: float
+    owner: str | None = None
 
 
 class Upload(Protocol):
@@ -186,7 +187,9 @@ class BlobStore(Protocol):
     def list_blobs(self) -> AsyncIterator[Digest]:
         """Every blob, in no order; those that come or go meanwhile may be missed."""
 
-    async def create_upload(self, repository: RepositoryName, algorithm: Algorithm) -> UploadInfo: ...
+    async def create_upload(
+        self, repository: RepositoryName, algorithm: Algorithm, owner: str | None = None
+    ) -> UploadInfo: ...
 
     async def upload_info(self, upload: UploadId) -> UploadInfo:
         """Raises UploadNotFound."""

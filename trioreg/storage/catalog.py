@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_right
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 
 import trio
@@ -191,15 +191,21 @@ class Catalog:
         below = await self._objects.children(f"{layout.REPOSITORIES}/{name}")
         return any(each.startswith("_") for each in below)
 
-    async def repositories(self, n: int | None, last: str | None) -> tuple[list[RepositoryName], bool]:
-        """Names of repositories that hold manifests: at most `n` after `last`, and whether more follow."""
+    async def repositories(
+        self, n: int | None, last: str | None, shown: Callable[[RepositoryName], bool] | None = None
+    ) -> tuple[list[RepositoryName], bool]:
+        """Names of repositories that hold manifests: at most `n` after `last`, and whether more follow.
+
+        Those that are not `shown` count for nothing.
+        """
         names: list[str] = []
         waiting = [""]
         while waiting:
             parent = waiting.pop()
             for each in await self._objects.children(f"{layout.REPOSITORIES}/{parent}".rstrip("/")):
                 if each == layout.MANIFESTS:
-                    if await self._holds_manifests(RepositoryName(parent)):
+                    name = RepositoryName(parent)
+                    if (shown is None or shown(name)) and await self._holds_manifests(name):
                         names.append(parent)
                 elif not each.startswith("_"):
                     waiting.append(f"{parent}/{each}".lstrip("/"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Hashable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from itertools import count
 
 import trio
@@ -52,14 +53,7 @@ class MemoryUpload:
 
     @property
     def info(self) -> UploadInfo:
-        session = self._session
-        return UploadInfo(
-            session.info.id,
-            session.info.repository,
-            session.info.algorithm,
-            len(session.data),
-            session.info.started,
-        )
+        return replace(self._session.info, offset=len(self._session.data))
 
     @property
     def resumed(self) -> Checkpoint:
@@ -124,14 +118,16 @@ class MemoryStorage:
         for digest in list(self.blobs):
             yield digest
 
-    async def create_upload(self, repository: RepositoryName, algorithm: Algorithm) -> UploadInfo:
-        info = UploadInfo(new_upload_id(), repository, algorithm, 0, time.time())
+    async def create_upload(
+        self, repository: RepositoryName, algorithm: Algorithm, owner: str | None = None
+    ) -> UploadInfo:
+        info = UploadInfo(new_upload_id(), repository, algorithm, 0, time.time(), owner)
         self.sessions[info.id] = _Session(info)
         return info
 
     async def upload_info(self, upload: UploadId) -> UploadInfo:
         info, offset = self._session(upload).info, self._session(upload).written.offset
-        return UploadInfo(info.id, info.repository, info.algorithm, offset, info.started)
+        return replace(info, offset=offset)
 
     @asynccontextmanager
     async def lease_upload(self, upload: UploadId, wait: float) -> AsyncIterator[MemoryUpload]:

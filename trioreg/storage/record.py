@@ -41,6 +41,7 @@ class Record(msgspec.Struct, frozen=True):
     boot: str
     written: _Point = _Point(0, None)
     synced: _Point = _Point(0, None)
+    owner: str | None = None  # not in records that were begun before there was one
 
     def after(self, at: Checkpoint, boot: str, *, synced: bool) -> Record:
         """The record once the session came to `at`."""
@@ -62,11 +63,15 @@ class Record(msgspec.Struct, frozen=True):
         return START
 
     def info(self, upload: UploadId, offset: int) -> UploadInfo:
-        return UploadInfo(upload, RepositoryName(self.repository), self.algorithm, offset, self.started)
+        return UploadInfo(
+            upload, RepositoryName(self.repository), self.algorithm, offset, self.started, self.owner
+        )
 
 
-def new_record(repository: RepositoryName, algorithm: Algorithm, started: float, boot: str) -> Record:
-    return Record(VERSION, repository, algorithm, started, boot)
+def new_record(
+    repository: RepositoryName, algorithm: Algorithm, started: float, boot: str, owner: str | None = None
+) -> Record:
+    return Record(VERSION, repository, algorithm, started, boot, owner=owner)
 
 
 def encode(record: Record) -> bytes:

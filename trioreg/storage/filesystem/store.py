@@ -156,9 +156,11 @@ class FilesystemStorage(FilesystemObjects):
 
     # Upload sessions.
 
-    async def create_upload(self, repository: RepositoryName, algorithm: Algorithm) -> UploadInfo:
+    async def create_upload(
+        self, repository: RepositoryName, algorithm: Algorithm, owner: str | None = None
+    ) -> UploadInfo:
         upload = new_upload_id()
-        saved = record.new_record(repository, algorithm, self._clock(), self._boot)
+        saved = record.new_record(repository, algorithm, self._clock(), self._boot, owner)
         await self._change("beginning an upload", uploads.create, self._disk, self._session(upload), saved)
         return saved.info(upload, 0)
 

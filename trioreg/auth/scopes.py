@@ -1,0 +1,93 @@
+"""Scopes: what a token is asked for, issued for, or a robot is made for.
+
+``repository:NAME:pull,push``, ``registry:catalog:*``; grammar and meaning are those of
+https://distribution.github.io/distribution/spec/auth/scope/. Where we write scopes ourselves (robots), NAME
+may be a pattern: ``*`` stands for anything within one component, ``**`` for any number of components.
+
+Rule: a scope that we do not understand grants nothing, and it is no error to ask for it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+ACTIONS = frozenset({"pull", "push", "delete"})
+ANYWHERE = "**"
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    kind: str
+    name: str
+    actions: frozenset[str]
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.name}:{','.join(sorted(self.actions))}"
+
+    def covers(self, kind: str, name: str, action: str) -> bool:
+        return (
+            kind == self.kind
+            and (action in self.actions or "*" in self.actions)
+            and (name == self.name or matches(self.name, name))
+        )
+
+
+# The list that the catalog is: anybody who is told that it exists may ask for this.
+CATALOG = Scope("registry", "catalog", frozenset({"*"}))
+
+# Names in a token are exact, and a request names few repositories: docker at most two.
+MOST_SCOPES = 32
+
+
+def parse_scope(text: str) -> Scope | None:
+    """One scope, or None. ``repository(plugin):…`` is a repository; NAME may contain ``:``."""
+    kind, _, rest = text.partition(":")
+    name, _, actions = rest.rpartition(":")
+    kind = kind.partition("(")[0]
+    wanted = frozenset(each for each in actions.split(",") if each)
+    if not (kind and name and wanted):
+        return None
+    return Scope(kind, name, wanted)
+
+
+def parse_scopes(texts: Iterable[str]) -> list[Scope]:
+    """The scopes in query values, each of which may hold several, separated by spaces."""
+    parts = [part for text in texts for part in text.split(" ") if part][:MOST_SCOPES]
+    return [scope for part in parts if (scope := parse_scope(part)) is not None]
+
+
+def covered(scopes: Iterable[Scope], kind: str, name: str, action: str) -> bool:
+    return any(scope.covers(kind, name, action) for scope in scopes)
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether a repository name fits a pattern."""
+    return _compiled(pattern).fullmatch(name) is not None
+
+
+@lru_cache(maxsize=1024)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    """``**`` anything, ``*`` and ``?`` nothing that has a slash; all other characters are themselves.
+
+    Each star becomes one possessive-free run between literals, so matching is at most quadratic in a name of
+    255 characters for each star; `check_pattern` bounds the stars.
+    """
+    parts = re.split(r"(\*\*|\*|\?)", pattern)
+    words = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
+    return re.compile("".join(words.get(part) or re.escape(part) for part in parts), re.DOTALL)
+
+
+_PATTERN = re.compile(r"[a-z0-9._/*?-]+")
+_MOST_STARS = 4
+
+
+def check_pattern(pattern: str) -> str:
+    """The pattern, or ValueError: characters that no name has, or so many stars that matching is slow."""
+    if not _PATTERN.fullmatch(pattern):
+        raise ValueError(f"{pattern!r} is not a repository pattern")
+    if len(re.findall(r"\*+", pattern)) > _MOST_STARS:
+        raise ValueError(f"{pattern!r} has more than {_MOST_STARS} stars")
+    return pattern
