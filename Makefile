@@ -6,7 +6,7 @@ ARGS ?=
 RUN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: serve test faults check perf perf-memory perf-report lock clean
+.PHONY: serve test faults check perf perf-memory perf-report audit lock clean
 
 serve: $(READY)
 	@exec $(RUN)/python -m trioreg serve $(ARGS)
@@ -48,6 +48,12 @@ $(READY): requirements-dev.lock pyproject.toml $(wildcard setup.py trioreg/pipel
 	$(RUN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.lock
 	$(RUN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
+
+# Known vulnerabilities of what the lock names; exit code 3 when nobody could be asked.
+audit: $(READY)
+	@test -x $(VENV)/audit/bin/pip-audit || $(PYTHON) -m venv $(VENV)/audit
+	@$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	@$(RUN)/python .ci/audit.py $(VENV)/audit/bin/pip-audit requirements-dev.lock
 
 # Takes the newest versions that pyproject.toml allows, for every Python it allows.
 lock: $(READY)

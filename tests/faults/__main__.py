@@ -19,6 +19,8 @@ def main() -> int:
     parser.add_argument("-k", dest="only", metavar="NAME", default="", help="only tests of this name")
     arguments = parser.parse_args()
     seed = secrets.randbelow(2**31) if arguments.seed is None else arguments.seed
+    if not arguments.small:
+        os.environ.setdefault("TRIOREG_TEST_FUZZ", "10")
     os.environ.update(TRIOREG_TEST_SEED=str(seed), TRIOREG_TEST_FAULTS="0" if arguments.small else "1")
     print(f"seed {seed}", flush=True)  # noqa: T201 (what to repeat)
     return run(arguments.only)
