@@ -9,6 +9,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from trioreg.pipeline.budget import PAGE, Block, Budget, ByteGate, Share
+from trioreg.pipeline.turns import client
 
 
 class TestBudget:
@@ -54,6 +55,26 @@ class TestBudget:
             assert order == []
             budget.release(first)
         assert order == list(range(8))
+
+    async def test_clients_have_their_turns(self) -> None:
+        """One block of each, however many transfers of a client wait for one."""
+        budget = Budget(PAGE, PAGE)
+        order: list[str] = []
+
+        async def wait(name: str) -> None:
+            client.set(name)
+            block = await budget.acquire()
+            order.append(name)
+            await trio.lowlevel.checkpoint()
+            budget.release(block)
+
+        first = await budget.acquire()
+        async with trio.open_nursery() as nursery:
+            for name in "aaaaaabb":
+                nursery.start_soon(wait, name)
+                await wait_all_tasks_blocked()
+            budget.release(first)
+        assert "".join(order) == "abab" + "aaaa"
 
     async def test_nobody_overtakes_a_waiter(self) -> None:
         """Whoever asks when a block has just come back stands behind those who waited for it."""

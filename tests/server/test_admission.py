@@ -179,6 +179,31 @@ async def test_dribblers_do_not_starve_a_fast_client(front: str) -> None:
 
 
 @on_both_fronts
+async def test_blocks_are_asked_for_in_the_name_of_the_client(front: str) -> None:
+    """So that in the budget too one of each has its turn."""
+    async with registry(front, 20, blocks=1) as server, trio.open_nursery() as nursery:
+        taken = await server.budget.acquire()
+        answers: list[int] = []
+
+        async def push(who: dict[str, str]) -> None:
+            answer = await server.request("POST", UPLOADS, headers=who)
+            location = answer.headers["location"]
+            answers.append((await server.request("PATCH", location, bytes(KIB), who)).status)
+
+        for who in ({"Authorization": "ann"}, {"Authorization": "ann"}, {"Authorization": "ben"}):
+            nursery.start_soon(push, who)
+        while server.budget.statistics().waiting < 3:
+            await wait_all_tasks_blocked(SETTLED)
+        waiting = server.budget._waiting._queues
+        assert {client: len(queue) for client, queue in waiting.items()} == {
+            "identity ann": 2,
+            "identity ben": 1,
+        }
+        server.budget.release(taken)
+    assert answers == [202] * 3
+
+
+@on_both_fronts
 async def test_uploads_of_one_identity(front: str) -> None:
     """Its limit is its own, whatever address it comes from."""
     async with registry(front, 20, each=2) as server:

@@ -17,7 +17,7 @@ Rules:
 from __future__ import annotations
 
 import math
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -25,6 +25,8 @@ from dataclasses import dataclass
 import trio
 
 from trioreg.oci.errors import ErrorCode, RegistryError
+from trioreg.pipeline import turns
+from trioreg.pipeline.turns import Turns
 
 GREED = 8
 
@@ -107,13 +109,6 @@ class Place:
         self.upload = upload
 
 
-class _Waiter:
-    __slots__ = ("admitted",)
-
-    def __init__(self) -> None:
-        self.admitted = trio.Event()
-
-
 class Admission:
     """The places of one process. `limits` may be replaced at any time; nobody who is in is sent away."""
 
@@ -122,7 +117,7 @@ class Admission:
         self._limits = limits
         self._places = Places(limits.places)
         self._queue = Places(limits.queue)
-        self._waiting: OrderedDict[str, deque[_Waiter]] = OrderedDict()
+        self._waiting: Turns[trio.Event] = Turns()
         self._kept: OrderedDict[str, tuple[str, float]] = OrderedDict()
         self._admitted = self._refused = 0
 
@@ -140,12 +135,14 @@ class Admission:
     async def place(self, client: str, upload: str | None = None) -> AsyncIterator[Place]:
         """Have a place: the one that is kept for the session `upload`, or another.
 
-        At the end it is free again, unless it is to be kept. Raises TOOMANYREQUESTS with ``Retry-After``.
-        Cancelling gives up the place, also the one in the queue.
+        At the end it is free again, unless it is to be kept. What the task then asks of the budget is asked
+        for this client. Raises TOOMANYREQUESTS with ``Retry-After``. Cancelling gives up the place, also the
+        one in the queue.
         """
         if upload is None or not self._take_over(client, upload):
             await self._enter(client)
         place = Place()
+        turns.client.set(client)
         try:
             yield place
         finally:
@@ -205,45 +202,37 @@ class Admission:
     async def _wait(self, client: str) -> None:
         if not self._queue.may(client):
             raise self._refusal("the queue is full")
-        waiter = _Waiter()
+        turn = trio.Event()
         self._queue.take(client)
-        self._waiting.setdefault(client, deque()).append(waiter)
+        self._waiting.add(client, turn)
         try:
             with trio.move_on_after(self._limits.wait):
-                await waiter.admitted.wait()
+                await turn.wait()
         except BaseException:
-            if waiter.admitted.is_set():
+            if turn.is_set():
                 self._leave(client)
             raise
         finally:
-            if not waiter.admitted.is_set():
-                self._forget(client, waiter)
-        if not waiter.admitted.is_set():
+            if not turn.is_set():
+                self._waiting.remove(client, turn)
+                self._queue.give(client)
+        if not turn.is_set():
             raise self._refusal("no place came free in time")
-
-    def _forget(self, client: str, waiter: _Waiter) -> None:
-        queue = self._waiting[client]
-        queue.remove(waiter)
-        self._queue.give(client)
-        if not queue:
-            del self._waiting[client]
 
     def _leave(self, client: str) -> None:
         self._places.give(client)
         self._admit()
 
     def _admit(self) -> None:
-        """Give free places to those who wait: one to a client, then it stands behind the others."""
+        """Give free places to those who wait."""
         while self._places.taken < self._places.total:
-            client = next((each for each in self._waiting if self._places.may(each, self._limits.each)), None)
-            if client is None:
+            following = self._waiting.next(lambda client: self._places.may(client, self._limits.each))
+            if following is None:
                 return
-            waiter = self._waiting[client][0]
-            self._forget(client, waiter)
-            if client in self._waiting:
-                self._waiting.move_to_end(client)
+            client, turn = following
+            self._queue.give(client)
             self._places.take(client)
-            waiter.admitted.set()
+            turn.set()
 
     def _refusal(self, reason: str) -> RegistryError:
         self._refused += 1

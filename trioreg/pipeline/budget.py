@@ -1,7 +1,7 @@
 """The budget: all blocks of all transfers, and who may hold how many.
 
 Rule: memory of a transfer is blocks held × block size, and the sum over all transfers never passes the
-total. When it is spent, receivers wait their turn: first come, first served, one block at a time. Nobody
+total. When it is spent, receivers wait their turn: one block of each client, then of each again. Nobody
 who waits for a block has one, and whoever has one gives it back without needing another; so no deadlock.
 
 The free blocks form a stack, so that light load stays on a few warm ones; those that were not touched
@@ -17,6 +17,8 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import trio
+
+from trioreg.pipeline.turns import Turns, client
 
 PAGE = mmap.PAGESIZE
 
@@ -77,14 +79,20 @@ class Budget:
             raise ValueError("the budget does not hold one block")
         self.block_size = block_size
         self._count = total // block_size
-        self._turn = trio.Semaphore(self._count)
+        self._left = self._count
+        self._waiting: Turns[trio.Event] = Turns()
         self._free: list[Block] = []
         self._made = 0
         self._least_free = 0
 
     async def acquire(self) -> Block:
-        """An empty block, in turn. Cancelling gives up the place in the queue."""
-        await self._turn.acquire()
+        """An empty block, in the turn of the client (`turns.client`). Cancelling gives up the turn."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._left:
+            self._left -= 1
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        else:
+            await self._wait(client.get())
         if self._free:
             block = self._free.pop()
             self._least_free = min(self._least_free, len(self._free))
@@ -97,7 +105,27 @@ class Budget:
 
     def release(self, block: Block) -> None:
         self._free.append(block)
-        self._turn.release()
+        self._give()
+
+    async def _wait(self, client: str) -> None:
+        turn = trio.Event()
+        self._waiting.add(client, turn)
+        try:
+            await turn.wait()
+        except BaseException:
+            if turn.is_set():
+                self._give()
+            else:
+                self._waiting.remove(client, turn)
+            raise
+
+    def _give(self) -> None:
+        """A block is free: it belongs to whose turn it is, who need not have woken up yet."""
+        following = self._waiting.next()
+        if following is None:
+            self._left += 1
+        else:
+            following[1].set()
 
     def trim(self) -> None:
         """Give back the pages of the blocks that nobody took since the last call."""
@@ -111,7 +139,7 @@ class Budget:
             block_size=self.block_size,
             total=self._count,
             held=self._made - len(self._free),
-            waiting=self._turn.statistics().tasks_waiting,
+            waiting=len(self._waiting),
             warm=self._made - sum(not block.warm for block in self._free),
         )
 

@@ -14,10 +14,15 @@ from trioreg.config import Config
 from trioreg.pipeline.admission import AdmissionLimits, places_for
 from trioreg.registry.limits import Limits
 
+# An upload has its lease, its record's directory and its data open, and a third of all is for files.
+_DESCRIPTORS_PER_PLACE = 9
+
 
 def admission_limits(config: Config, blocks: int) -> AdmissionLimits:
     """`blocks`: how many this worker's budget has."""
-    places = _part(config, config.admission_places) if config.admission_places else places_for(blocks)
+    places = _part(config, config.admission_places)
+    if not places:
+        places = max(1, min(places_for(blocks), _descriptors() // _DESCRIPTORS_PER_PLACE))
     queue = _part(config, config.admission_queue)
     return AdmissionLimits(places, queue, config.admission_wait, config.admission_uploads_per_client)
 
@@ -29,7 +34,7 @@ def storage_limits(config: Config) -> Limits:
 def most_connections(config: Config) -> int:
     """As many as the settings say; but a third of the descriptors is left for files of blobs and uploads."""
     most = config.http_max_connections // config.http_workers
-    return max(1, min(most, resource.getrlimit(resource.RLIMIT_NOFILE)[0] * 2 // 3))
+    return max(1, min(most, _descriptors() * 2 // 3))
 
 
 def apply_limits(service: Service, config: Config) -> None:
@@ -38,6 +43,11 @@ def apply_limits(service: Service, config: Config) -> None:
     service.admission.limits = admission_limits(config, registry.pump.budget.statistics().total)
     registry.guard.limits = storage_limits(config)
     service.rates.limits = RateLimits(config.rate_requests, config.rate_burst)
+
+
+def _descriptors() -> int:
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return 2**31 if limit == resource.RLIM_INFINITY else limit
 
 
 def _part(config: Config, total: int) -> int:
