@@ -22,7 +22,7 @@ from trioreg.registry import Registry, build_registry
 from trioreg.storage import record
 from trioreg.storage.filesystem import FilesystemStorage
 
-NAME = RepositoryName("a/b")
+NAME, OTHER = RepositoryName("a/b"), RepositoryName("c")
 CHUNK = PAGE + 123
 BYTES = b"".join(b"%08d" % at for at in range(3 * CHUNK // 8))
 CHECKPOINT = PAGE + 1
@@ -76,6 +76,7 @@ class Client:
 
     def __init__(self) -> None:
         self.facts: Facts = {"blob": {None}, "tag": {None}, "one": {None}, "two": {None}}
+        self.facts |= {"mounted": {None}}
         self.upload: UploadId | None = None
         # A tag that a killed process took away, unsynced, may come back after a power loss: listed, but
         # its manifest is unknown.
@@ -90,11 +91,14 @@ class Client:
     async def run(self, registry: Registry, most: int = 100) -> None:
         """At most so many steps of those not acknowledged yet, in order; raises what the registry raises."""
         self._may = most
-        manifests, one, two = registry.manifests, digest_of(ONE), digest_of(TWO)
+        manifests, blobs, pushed = registry.manifests, registry.blobs, digest_of(BYTES)
+        one, two = digest_of(ONE), digest_of(TWO)
         await self._once("push", {"blob": digest_of(BYTES)}, lambda: self._push(registry))
+        await self._once("mount", {"mounted": pushed}, lambda: blobs.mount(OTHER, pushed, NAME))
         await self._once("one", {"one": one, "tag": one}, lambda: manifests.put(NAME, TAG, OCI_MANIFEST, ONE))
         await self._once("two", {"two": two, "tag": two}, lambda: manifests.put(NAME, TAG, OCI_MANIFEST, TWO))
         await self._once("delete", {"one": None}, lambda: self._delete(registry, one))
+        await self._once("unmount", {"mounted": None}, lambda: self._unmount(registry))
         await self._once("untag", {"tag": None}, lambda: self._delete(registry, TAG))
         await self._once("retag", {"tag": two}, lambda: manifests.put(NAME, TAG, OCI_MANIFEST, TWO))
         await self._once("last", {"two": None, "tag": None}, lambda: self._delete(registry, two))
@@ -144,10 +148,21 @@ class Client:
             return False
         return True
 
+    async def _unmount(self, registry: Registry) -> bool:
+        """False for a 404, as above."""
+        try:
+            await registry.blobs.delete(OTHER, digest_of(BYTES))
+        except RegistryError as error:
+            if error.error is not ErrorCode.BLOB_UNKNOWN:
+                raise
+            return False
+        return True
+
     async def check(self, registry: Registry) -> None:
         """What the registry answers is what it promised."""
         found = {
-            "blob": await self._blob(registry),
+            "blob": await self._blob(registry, NAME),
+            "mounted": await self._blob(registry, OTHER),
             "tag": await self._manifest(registry, TAG),
             "one": await self._manifest(registry, digest_of(ONE)),
             "two": await self._manifest(registry, digest_of(TWO)),
@@ -167,9 +182,9 @@ class Client:
             assert error.error is ErrorCode.NAME_UNKNOWN  # noqa: PT017 (not what is under test)
             return [], False
 
-    async def _blob(self, registry: Registry) -> Digest | None:
+    async def _blob(self, registry: Registry, name: RepositoryName) -> Digest | None:
         try:
-            blob = await registry.blobs.open(NAME, digest_of(BYTES))
+            blob = await registry.blobs.open(name, digest_of(BYTES))
         except RegistryError as error:
             assert error.error is ErrorCode.BLOB_UNKNOWN  # noqa: PT017 (not what is under test)
             return None

@@ -7,6 +7,7 @@ the process, with a loss of power, and with a death that a loss of power follows
 from __future__ import annotations
 
 import errno
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,11 +17,13 @@ from trioreg.oci.errors import ErrorCode, RegistryError
 from trioreg.storage.filesystem import FilesystemStorage
 
 from .client import Client, check_disk, registry_over
-from .tally import TALLY
+from .tally import SEED, TALLY, size
 from .worst import LOSSES, Crash, Durable, FaultyDisk, Loss
 
 # More calls than the scenario makes; each test finds the end by itself.
 MOST_CALLS = 1000
+# Each call in turn; every third in a test run.
+STRIDE = size(3, 1)
 
 
 @pytest.fixture
@@ -66,7 +69,7 @@ ERRORS = {
 @pytest.mark.parametrize("numbers", [(errno.EIO,), (errno.ENOSPC, errno.EDQUOT)], ids=["broken", "full"])
 async def test_error_of_the_disk(tmp_path: Path, numbers: tuple[int, ...]) -> None:
     """One failing call is 503 or 507; the same registry goes on, and a retry gets there."""
-    for at in range(1, MOST_CALLS):
+    for at in range(1, MOST_CALLS, STRIDE):
         root, client, disk = tmp_path / str(at), Client(), FaultyDisk()
         registry = registry_over(open_storage(root, disk))
         number = numbers[at % len(numbers)]
@@ -87,7 +90,7 @@ async def test_error_of_the_disk(tmp_path: Path, numbers: tuple[int, ...]) -> No
 
 async def test_death(tmp_path: Path) -> None:
     """The process dies at any call; the next one serves what was promised and goes on."""
-    for at in range(1, MOST_CALLS):
+    for at in range(1, MOST_CALLS, STRIDE):
         root, client = tmp_path / str(at), Client()
         disk = FaultyDisk(at, Crash())
         with TALLY.moment("death between two calls of the disk"):
@@ -98,19 +101,23 @@ async def test_death(tmp_path: Path) -> None:
     raise AssertionError("the scenario does not end")
 
 
-LOSES: dict[Loss, str] = {"names": "unsynced names and bytes", "bytes": "unsynced bytes"}
+LOSES: dict[Loss, str] = {
+    "names": "unsynced names and bytes",
+    "bytes": "unsynced bytes",
+    "between": "some names, some bytes",
+}
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 async def test_power_loss(tmp_path: Path, loss: Loss, durable: Durable) -> None:
     """Power goes at any call, with what was not synced or without; what was promised is still there."""
-    for at in range(1, MOST_CALLS):
+    for at in range(1, MOST_CALLS, STRIDE):
         root, left, client = tmp_path / str(at), tmp_path / f"{at}-left", Client()
-        disk = FaultyDisk(at, Crash(), watched=durable)
+        disk = FaultyDisk(at, Crash(), watched=durable, root=root if loss == "between" else None)
         with TALLY.moment(f"power loss, {LOSES[loss]}"):
             await run_until_crash(root, disk, client)
             root.mkdir(exist_ok=True)
-            durable.lose_power(root, left, loss)
+            durable.lose_power(root, left, loss, random.Random(f"{SEED}-{at}"))
             await finish_and_check(left, client, "B", FaultyDisk())
         if disk.struck is None:
             return
@@ -119,14 +126,14 @@ async def test_power_loss(tmp_path: Path, loss: Loss, durable: Durable) -> None:
 
 async def test_death_and_then_power_loss(tmp_path: Path, durable: Durable) -> None:
     """What a second process promises on top of what a killed one left half done survives a loss of power."""
-    for at in range(1, MOST_CALLS):
+    for at in range(1, MOST_CALLS, STRIDE):
         root, left, client = tmp_path / str(at), tmp_path / f"{at}-left", Client()
         client.tags_may_dangle = True
         disk, second = FaultyDisk(at, Crash(), watched=durable), FaultyDisk(watched=durable)
         with TALLY.moment("death, then power loss"):
             await run_until_crash(root, disk, client)
             await client.run(registry_over(open_storage(root, second)), most=1)
-            durable.lose_power(root, left, "names")
+            durable.lose_power(root, left, "names", random.Random(SEED))
             await finish_and_check(left, client, "B", FaultyDisk())
         if disk.struck is None:
             return

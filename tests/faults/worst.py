@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 from pathlib import Path
 from typing import Literal
 
 from trioreg.storage.filesystem import Disk
 
-Loss = Literal["names", "bytes"]
-LOSSES: tuple[Loss, ...] = ("names", "bytes")
+Loss = Literal["names", "bytes", "between"]
+LOSSES: tuple[Loss, ...] = ("names", "bytes", "between")
+
+
+CHANGES_NAMES = ("rename", "link", "unlink", "mkdir", "rmdir")
 
 
 class Crash(BaseException):
@@ -33,6 +37,11 @@ class Durable:
         self._held: dict[int, int] = {}
         self._bytes: dict[int, bytes] = {}
         self._entries: dict[int, dict[str, int]] = {}
+        self._since: list[dict[Path, int]] = []
+
+    def changing(self, root: Path) -> None:
+        """Names are about to change: remember those of now, which a power loss may bring back."""
+        self._since.append({each.relative_to(root): self._hold(each) for each in sorted(root.rglob("*"))})
 
     def file_synced(self, descriptor: int) -> None:
         path = f"/proc/self/fd/{descriptor}"
@@ -41,18 +50,24 @@ class Durable:
     def directory_synced(self, path: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             self._entries[self._hold(path)] = {each.name: self._hold(each) for each in path.iterdir()}
+            # A journal is written in order: what was renamed before a sync does not come undone after it.
+            self._since.clear()
 
-    def lose_power(self, root: Path, target: Path, loss: Loss) -> None:
+    def lose_power(self, root: Path, target: Path, loss: Loss, choose: random.Random) -> None:
         """Build in `target` what is left of `root`.
 
         "names": every entry of a directory that was not synced is lost, and every byte. "bytes": the
-        names happened to be written, the bytes that were not synced are zeroes.
+        names happened to be written, the bytes that were not synced are zeroes. "between": the names of
+        some moment since the last sync of a directory; of each file that was not synced the bytes or none.
         """
         shutil.rmtree(target, ignore_errors=True)
         if loss == "names":
             self._build(os.stat(root).st_ino, target)
-        else:
+        elif loss == "bytes":
             self._copy(root, target)
+        else:
+            self.changing(root)
+            self._go_back(choose.choice(self._since), target, choose)
 
     def close(self) -> None:
         for descriptor in self._held.values():
@@ -74,6 +89,17 @@ class Durable:
                 self._build(inode, target / name)
             else:
                 (target / name).write_bytes(self._bytes.get(inode, b""))
+
+    def _go_back(self, names: dict[Path, int], target: Path, choose: random.Random) -> None:
+        target.mkdir()
+        for path, inode in names.items():  # a directory comes before what is in it
+            held = Path(f"/proc/self/fd/{self._held[inode]}")
+            if held.is_dir():
+                (target / path).mkdir()
+                continue
+            now, synced = held.read_bytes(), self._bytes.get(inode, b"")
+            lost = synced[: len(now)] + bytes(max(0, len(now) - len(synced)))
+            (target / path).write_bytes(choose.choice([now, lost]))
 
     def _copy(self, source: Path, target: Path) -> None:
         target.mkdir()
@@ -98,10 +124,12 @@ class FaultyDisk(Disk):
         fault: BaseException | None = None,
         *,
         watched: Durable | None = None,
+        root: Path | None = None,
     ):
         super().__init__()
         self.struck: str | None = None
         self._watched = watched
+        self._root = root
         self._dead = False
         self.arm(at, fault)
 
@@ -117,6 +145,8 @@ class FaultyDisk(Disk):
             self.struck = f"{name} (call {self.count})"
             self._dead = isinstance(self._fault, Crash)
             raise self._fault
+        if self._watched is not None and self._root is not None and name in CHANGES_NAMES:
+            self._watched.changing(self._root)
 
     def pwrite(self, descriptor: int, data: memoryview, offset: int) -> int:
         self._step("pwrite")
