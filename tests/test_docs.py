@@ -72,6 +72,7 @@ PAGES = (
     TOP / "README.md",
     TOP / "CONTRIBUTING.md",
     TOP / "CHANGELOG.md",
+    TOP / "SECURITY.md",
     *sorted((TOP / "docs").glob("*.md")),
 )
 TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (TOP / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))

@@ -47,7 +47,8 @@ async def token(service: Service, exchange: Exchange) -> Reply:
     await identify(service, exchange, None, "admin")
     identity = exchange.identity
     if exchange.headers.get("authorization", "").lower().startswith("bearer"):
-        raise RegistryError(ErrorCode.UNAUTHORIZED, {"reason": "show a password, not a token"})
+        challenge = {"WWW-Authenticate": 'Basic realm="tokens"'}  # RFC 9110, 15.5.2: a 401 has one
+        raise RegistryError(ErrorCode.UNAUTHORIZED, {"reason": "show a password, not a token"}, challenge)
     issued = service.authorizer.issue(identity, parse_scopes(form.get("scope", [])))
     if issued is None:
         raise RegistryError(ErrorCode.PATH_UNKNOWN)
