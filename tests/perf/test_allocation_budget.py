@@ -1,8 +1,8 @@
 """What Python allocates for a megabyte that is uploaded: a copy that sneaks in shows.
 
 Every step of a task is looked at by itself: by how much the traced memory stood above where the step began.
-The sum of that over an upload counts every buffer that a step makes, also one that it drops again (of two that
-one step makes one after the other, the larger). Blocks of the budget are mappings, which are not traced.
+The sum of that over an upload counts every buffer that a step makes, also one that it drops again (of two
+that one step makes one after the other, the larger). Blocks of the budget are mappings, which are not traced.
 """
 
 from __future__ import annotations
