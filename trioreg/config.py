@@ -284,7 +284,7 @@ class Config:
     )
     storage_direct: bool = _row(
         "storage.direct", BOOL, "true",
-        "Uploads from 1 MiB on are written past the page cache (O_DIRECT) where the filesystem can.",
+        "Uploads from 512 KiB on are written past the page cache (O_DIRECT) where the filesystem can.",
     )
     http_bind: Address = _row(
         "http.bind", ADDRESS, "127.0.0.1:5000",

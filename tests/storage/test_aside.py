@@ -14,6 +14,7 @@ from trioreg.storage.base import BlobNotFound
 from trioreg.storage.catalog import Catalog
 from trioreg.storage.collecting import PIECE, CollectableStorage, UpkeepBusy
 from trioreg.storage.filesystem import FilesystemStorage
+from trioreg.storage.filesystem.changes import finish
 from trioreg.storage.filesystem.collecting import CollectableFiles
 from trioreg.storage.memory import MemoryStorage
 
@@ -147,7 +148,8 @@ async def test_what_was_published_again_stays(files: CollectableFiles, root: Pat
     old = root / layout.blob(DIGEST)
     os.utime(old, (1, 1))
     await files.set_blob_aside(DIGEST)
-    FilesystemStorage(root)._disk.replace_file(old, DATA)
+    disk = FilesystemStorage(root)._disk
+    finish(disk, disk.replace_file(old, DATA))
     assert await files.take_blob_back(DIGEST)
     info = await files.blob_info(DIGEST)
     assert info is not None and info.used > 1

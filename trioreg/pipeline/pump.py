@@ -75,7 +75,7 @@ class Reached:
 
 # Uploads from this size on go past the page cache: 0.13 cpu-s/GB instead of 0.3 to 1.7, and nobody else's
 # pages are driven out. A small one waits for the disk once, when it is synced.
-_DIRECT_BYTES = 2**20
+_DIRECT_BYTES = 2**19
 
 # Blocks of many uploads are written in turn: without this a file of 100 MB would lie in 400 pieces. Not more
 # at a time, for a client may announce what it never sends.

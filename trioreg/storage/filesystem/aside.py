@@ -15,6 +15,7 @@ from pathlib import Path
 
 from trioreg.oci.digest import Digest
 from trioreg.storage import layout
+from trioreg.storage.filesystem.changes import finish
 from trioreg.storage.filesystem.disk import Disk
 
 
@@ -28,7 +29,7 @@ def take_back(disk: Disk, root: Path, key: str) -> bool:
 
 def set_blob_aside(disk: Disk, root: Path, digest: Digest) -> bool:
     target = root / layout.blob_aside(digest)
-    disk.make_directory(target.parent)
+    finish(disk, disk.make_directory(target.parent))
     return _move(disk, root / layout.blob(digest), target)
 
 

@@ -4,7 +4,8 @@ Everything that can fail or be torn goes through one `Disk`, so that tests can m
 or wait, and a benchmark can make the disk slow. All of it blocks: call it in a thread.
 
 Rule: a name changes by write temporary, sync, rename, sync directory; every directory that gained an
-entry is synced, from the deepest up. With `durable=False` the order stays and the syncs are left out.
+entry is synced. What needs a sync is written as `Steps`, so that changes are synced together (`changes`).
+With `durable=False` the order stays and the syncs are left out.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ import fcntl
 import itertools
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from trioreg.metrics import SYNC_SECONDS
 from trioreg.storage.base import storage_failure
+from trioreg.storage.filesystem.changes import Steps, Sync
 
 _temporary_names = itertools.count()
 
@@ -161,9 +163,9 @@ class Disk:
             self.sync_directory(path.parent)
         self._roots.add(path)
 
-    def make_directory(self, path: Path) -> None:
+    def make_directory(self, path: Path) -> Steps[None]:
         """Make a directory and its missing parents, each durable in the one above it."""
-        self.settle_directories(self.open_directory(path))
+        yield from self.settle_directories(self.open_directory(path))
 
     def open_directory(self, path: Path) -> list[Path]:
         """Make a directory and its missing parents; those that are still to be settled, deepest first.
@@ -184,10 +186,10 @@ class Disk:
             return [path, *unsettled]
         return [path] if self._is_durable(path.parent) else [path, *self.open_directory(path.parent)]
 
-    def settle_directories(self, unsettled: list[Path]) -> None:
-        """Make directories durable in the ones above them."""
+    def settle_directories(self, unsettled: list[Path], changed: Path | None = None) -> Steps[None]:
+        """Make directories durable in the ones above them; and the entries of one that was `changed`."""
+        yield Sync(directories=(*([changed] if changed else []), *(path.parent for path in unsettled)))
         for path in unsettled:
-            self.sync_directory(path.parent)
             self._seen[path] = None
         while len(self._seen) > _SEEN_DIRECTORIES:
             with contextlib.suppress(KeyError, RuntimeError):
@@ -195,26 +197,6 @@ class Disk:
 
     def _is_durable(self, path: Path) -> bool:
         return path in self._seen or path in self._roots or path == path.parent
-
-    @contextlib.contextmanager
-    def temporary_beside(self, path: Path, data: bytes) -> Iterator[Path]:
-        """A synced file with `data` in the directory of `path`, to be renamed or linked there.
-
-        At the end the temporary name is gone, and the directory and all that it took to make it are durable.
-        """
-        temporary, descriptor, unsettled = self._open_temporary(path.parent)
-        try:
-            try:
-                self.write_all(descriptor, memoryview(data), 0)
-                self.sync_data(descriptor)
-            finally:
-                os.close(descriptor)
-            yield temporary
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                self.unlink(temporary)
-        self.sync_directory(path.parent)
-        self.settle_directories(unsettled)
 
     def _open_temporary(self, directory: Path) -> tuple[Path, int, list[Path]]:
         """A new file in `directory`, which is made, and made again if tidied away under our hands."""
@@ -226,38 +208,58 @@ class Disk:
                 return temporary, descriptor, unsettled
         raise FileNotFoundError(errno.ENOENT, "the directory keeps vanishing", str(directory))
 
-    def replace_file(self, path: Path, data: bytes) -> None:
+    def replace_file(self, path: Path, data: bytes) -> Steps[None]:
         """Set a file's content: a reader, or a crash, sees the old bytes or the new."""
-        with self.temporary_beside(path, data) as temporary:
-            self.rename(temporary, path)
+        yield from self._publish(path, data, self.rename)
 
-    def create_file(self, path: Path, data: bytes) -> bool:
+    def create_file(self, path: Path, data: bytes) -> Steps[bool]:
         """Like `replace_file` but only if there is no such file; whether it was made.
 
         One that is there is durable too when this returns, whether or not its writer came to that.
         """
-        if not path.exists():
-            made = False
-            with self.temporary_beside(path, data) as temporary, contextlib.suppress(FileExistsError):
+        if path.exists():
+            yield from self.secure_name(path)
+            return False
+        made = True
+
+        def link(temporary: Path, path: Path) -> None:
+            nonlocal made
+            try:
                 self.link(temporary, path)
-                made = True
-            return made
-        self.secure_name(path)
-        return False
+            except FileExistsError:
+                made = False
+            self.unlink(temporary)
 
-    def secure_name(self, path: Path) -> None:
+        yield from self._publish(path, data, link)
+        return made
+
+    def _publish(self, path: Path, data: bytes, move: Callable[[Path, Path], None]) -> Steps[None]:
+        """Write a temporary file beside `path`, sync it, `move` it there, sync the name."""
+        temporary, descriptor, unsettled = self._open_temporary(path.parent)
+        try:
+            try:
+                self.write_all(descriptor, memoryview(data), 0)
+                yield Sync(files=(descriptor,))
+            finally:
+                os.close(descriptor)
+            move(temporary, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                self.unlink(temporary)
+            raise
+        yield from self.settle_directories(unsettled, changed=path.parent)
+
+    def secure_name(self, path: Path) -> Steps[None]:
         """Make the name of a file durable that somebody else wrote, perhaps without coming to that."""
-        unsettled = self.open_directory(path.parent)
-        self.sync_directory(path.parent)
-        self.settle_directories(unsettled)
+        yield from self.settle_directories(self.open_directory(path.parent), changed=path.parent)
 
-    def remove_file(self, path: Path) -> bool:
+    def remove_file(self, path: Path) -> Steps[bool]:
         """Whether there was such a file."""
         try:
             self.unlink(path)
         except (FileNotFoundError, NotADirectoryError):
             return False
-        self.sync_directory(path.parent)
+        yield Sync(directories=(path.parent,))
         return True
 
 

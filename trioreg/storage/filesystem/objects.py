@@ -21,6 +21,7 @@ import trio
 from trioreg.storage import layout
 from trioreg.storage.base import storage_failure
 from trioreg.storage.filesystem import aside
+from trioreg.storage.filesystem.changes import Changes, Steps
 from trioreg.storage.filesystem.disk import Disk, storage_errors
 from trioreg.storage.lru import ByteLru, CacheStatistics
 
@@ -53,6 +54,7 @@ class FilesystemObjects:
         self._locks: dict[str, trio.Lock] = {}
         # Apart from reads: a hundred commits that wait for the disk must not keep a list waiting.
         self._changes = trio.CapacityLimiter(_CHANGES_AT_ONCE)
+        self._publishing = Changes(disk)
 
     def cache_statistics(self) -> dict[str, CacheStatistics]:
         return {"values": self._values.statistics(), "listings": self._listings.statistics()}
@@ -85,13 +87,13 @@ class FilesystemObjects:
         return self._stamp(path) is not None
 
     async def put(self, key: str, value: bytes) -> None:
-        await self._change("writing an object", self._disk.replace_file, self._root / key, value)
+        await self._publish("writing an object", self._disk.replace_file(self._root / key, value))
 
     async def put_if_absent(self, key: str, value: bytes) -> bool:
-        return await self._change("writing an object", self._disk.create_file, self._root / key, value)
+        return await self._publish("writing an object", self._disk.create_file(self._root / key, value))
 
     async def delete(self, key: str) -> bool:
-        return await self._change("deleting an object", self._delete, key)
+        return await self._publish("deleting an object", self._delete(key))
 
     async def children(self, prefix: str) -> Sequence[str]:
         path = self._below + prefix
@@ -112,6 +114,11 @@ class FilesystemObjects:
         """Run a blocking call in a thread. Cancelled before it begins, or not at all."""
         with storage_errors(doing):
             return await trio.to_thread.run_sync(call, *arguments, limiter=self._changes)
+
+    async def _publish(self, doing: str, steps: Steps[T]) -> T:
+        """Run a change together with others. Cancelled before it begins, or not at all."""
+        with storage_errors(doing):
+            return await self._publishing.run(steps)
 
     @asynccontextmanager
     async def exclusive(self, kind: str, key: str) -> AsyncIterator[None]:
@@ -138,9 +145,8 @@ class FilesystemObjects:
                 os.close(descriptor)
                 raise
 
-    def _delete(self, key: str) -> bool:
-        path = self._root / key
-        found = self._disk.remove_file(path)
+    def _delete(self, key: str) -> Steps[bool]:
+        found = yield from self._disk.remove_file(self._root / key)
         self._tidy(key)
         return found
 

@@ -22,6 +22,7 @@ from trioreg.oci.names import RepositoryName, UploadId, new_upload_id, parse_upl
 from trioreg.storage import layout, record
 from trioreg.storage.base import BlobNotFound, UploadBusy, UploadInfo, UploadNotFound
 from trioreg.storage.filesystem import aside, uploads
+from trioreg.storage.filesystem.changes import finish
 from trioreg.storage.filesystem.disk import Disk, storage_errors
 from trioreg.storage.filesystem.objects import FilesystemObjects
 from trioreg.storage.filesystem.uploads import FilesystemUpload
@@ -85,7 +86,7 @@ class FilesystemStorage(FilesystemObjects):
         self._clock = clock
         self._disk.make_root(self._root)
         for directory in (layout.BLOBS, layout.REPOSITORIES, layout.UPLOADS, layout.LOCKS):
-            self._disk.make_directory(self._root / directory)
+            finish(self._disk, self._disk.make_directory(self._root / directory))
         super().__init__(self._root, self._disk, cache_bytes=cache_bytes)
 
     # Blobs.
@@ -137,12 +138,12 @@ class FilesystemStorage(FilesystemObjects):
         path = self._path(digest)
         if await self.touch(digest) == len(data):
             # The one who wrote it may have been killed before its name was durable.
-            await self._change("writing a blob", self._disk.secure_name, path)
+            await self._publish("writing a blob", self._disk.secure_name(path))
         else:
-            await self._change("writing a blob", self._disk.replace_file, path, data)
+            await self._publish("writing a blob", self._disk.replace_file(path, data))
 
     async def delete_blob(self, digest: Digest) -> None:
-        await self._change("deleting a blob", self._disk.remove_file, self._path(digest))
+        await self._publish("deleting a blob", self._disk.remove_file(self._path(digest)))
 
     async def list_blobs(self) -> AsyncIterator[Digest]:
         for algorithm in ALGORITHMS:
@@ -161,7 +162,8 @@ class FilesystemStorage(FilesystemObjects):
     ) -> UploadInfo:
         upload = new_upload_id()
         saved = record.new_record(repository, algorithm, self._clock(), self._boot, owner)
-        await self._change("beginning an upload", uploads.create, self._disk, self._session(upload), saved)
+        steps = uploads.create(self._disk, self._session(upload), saved)
+        await self._publish("beginning an upload", steps)
         return saved.info(upload, 0)
 
     async def upload_info(self, upload: UploadId) -> UploadInfo:
@@ -195,6 +197,7 @@ class FilesystemStorage(FilesystemObjects):
                         self._boot,
                         data,
                         self._changes,
+                        self._publishing,
                     )
                     if saved.written.offset == saved.resume_point(self._boot, size).offset == size:
                         session = opening()

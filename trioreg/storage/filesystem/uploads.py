@@ -20,8 +20,12 @@ from trioreg.oci.names import UploadId
 from trioreg.storage import layout, record
 from trioreg.storage.base import Checkpoint, UploadInfo, UploadNotFound
 from trioreg.storage.filesystem import aside
+from trioreg.storage.filesystem.changes import Changes, Steps, Sync, finish
 from trioreg.storage.filesystem.disk import Disk, storage_errors
 from trioreg.storage.record import Record
+
+# Bytes that the disk takes in a few milliseconds.
+_SOON_SYNCED = 2**20
 
 DATA = "data"
 STATE = "state"
@@ -40,9 +44,11 @@ class FilesystemUpload:
         boot: str,
         data: int,
         changes: trio.CapacityLimiter,
+        publishing: Changes,
     ):
         self._root = root
         self._changes = changes
+        self._publishing = publishing
         self._directory = directory
         self._disk = disk
         self._record = saved
@@ -104,8 +110,10 @@ class FilesystemUpload:
 
     async def commit(self, digest: Digest) -> None:
         with storage_errors("publishing a blob"):
-            blob = self._root / layout.blob(digest)
-            await trio.to_thread.run_sync(self._commit, blob, digest, limiter=self._changes)
+            if self._offset - self._record.synced.offset > _SOON_SYNCED:
+                # Not with the others: they would wait for all of it.
+                await trio.to_thread.run_sync(self._sync, limiter=self._changes)
+            await self._publishing.run(self._commit(self._root / layout.blob(digest), digest))
 
     async def cancel(self) -> None:
         with storage_errors("cancelling an upload"):
@@ -121,12 +129,15 @@ class FilesystemUpload:
         save_record(self._disk, self._directory, self._record)
 
     def _sync(self) -> None:
+        finish(self._disk, self._sync_steps())
+
+    def _sync_steps(self) -> Steps[None]:
         """Make the bytes durable. If that fails nobody knows which are, though the kernel calls them clean.
 
         https://lwn.net/Articles/752063/: so nothing past the last good sync counts any more.
         """
         try:
-            self._disk.sync_data(self._data)
+            yield Sync(files=(self._data,))
         except OSError:
             self._doubted = True
             self._cut()
@@ -140,8 +151,8 @@ class FilesystemUpload:
         with contextlib.suppress(OSError):
             self._disk.truncate(self._data, self._record.synced.offset)
 
-    def _commit(self, blob: Path, digest: Digest) -> None:
-        self._sync()
+    def _commit(self, blob: Path, digest: Digest) -> Steps[None]:
+        yield from self._sync_steps()
         unsettled = self._disk.open_directory(blob.parent)
         if not self._is_there(blob, digest):
             # A blob's time says when somebody began to rely on it; the last byte may have come long ago.
@@ -149,8 +160,7 @@ class FilesystemUpload:
             self._disk.rename(self._directory / DATA, blob)
             os.fchmod(self._data, 0o444)
         # Also when it was there: who published it may not have come to that, and our client relies on it.
-        self._disk.sync_directory(blob.parent)
-        self._disk.settle_directories(unsettled)
+        yield from self._disk.settle_directories(unsettled, changed=blob.parent)
         self._remove()
 
     def _is_there(self, blob: Path, digest: Digest) -> bool:
@@ -171,12 +181,12 @@ class FilesystemUpload:
             self._disk.rmdir(self._directory)
 
 
-def create(disk: Disk, directory: Path, saved: Record) -> None:
+def create(disk: Disk, directory: Path, saved: Record) -> Steps[None]:
     """Make a session. It need not outlive a power loss: nothing was promised about it yet."""
     try:
         disk.mkdir(directory)
     except FileNotFoundError:
-        disk.make_directory(directory.parent)
+        yield from disk.make_directory(directory.parent)
         disk.mkdir(directory)
     os.close(os.open(directory / DATA, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
     save_record(disk, directory, saved)
