@@ -433,7 +433,7 @@ async def test_an_empty_fill_keeps_no_block(rig: Rig) -> None:
 
 
 async def test_large_uploads_go_past_the_cache(nursery: trio.Nursery, tmp_path: Path) -> None:
-    """From 512 KiB on the engine has the direct way too, and every byte arrives, wherever an upload resumes."""
+    """From 512 KiB on the engine has the direct way too; every byte arrives, wherever it resumes."""
     engine = best_engine()
     if not isinstance(engine, NativeEngine):
         pytest.skip("the extension is not built")
