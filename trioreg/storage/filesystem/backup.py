@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from trioreg.storage import layout
+from trioreg.storage.filesystem.changes import finish
 from trioreg.storage.filesystem.copying import Copier, Report
 from trioreg.storage.filesystem.disk import Disk
 
@@ -107,7 +108,8 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def _write(path: Path, values: dict[str, Any]) -> None:
-    Disk().replace_file(path, json.dumps(values).encode() + b"\n")
+    disk = Disk()
+    finish(disk, disk.replace_file(path, json.dumps(values).encode() + b"\n"))
 
 
 def _read(path: Path) -> dict[str, Any] | None:

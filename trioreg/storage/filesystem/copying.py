@@ -22,6 +22,7 @@ from trioreg.oci.errors import RegistryError
 from trioreg.oci.manifest import Manifest, parse_manifest
 from trioreg.oci.names import RepositoryName
 from trioreg.storage import layout
+from trioreg.storage.filesystem.changes import finish
 from trioreg.storage.filesystem.disk import TEMPORARY_PREFIX, Disk
 from trioreg.storage.filesystem.links import NO_LINKS, Links, repositories
 
@@ -90,7 +91,7 @@ class Copier:
     def run(self) -> Report:
         self._disk.make_root(self._target)
         for directory in (layout.BLOBS, layout.REPOSITORIES):
-            self._disk.make_directory(self._target / directory)
+            finish(self._disk, self._disk.make_directory(self._target / directory))
         self._tidy()
         names = list(repositories(self._source))
         for number, name in enumerate(names):
@@ -202,8 +203,7 @@ class Copier:
         except FileNotFoundError:
             return False
         temporary.replace(target)
-        self._disk.sync_directory(target.parent)
-        self._disk.settle_directories(unsettled)
+        finish(self._disk, self._disk.settle_directories(unsettled, changed=target.parent))
         self.report.copied_blobs += 1
         return True
 

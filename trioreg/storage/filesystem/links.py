@@ -18,6 +18,7 @@ from trioreg.oci.digest import Digest, parse_digest
 from trioreg.oci.errors import RegistryError
 from trioreg.oci.names import RepositoryName, parse_name
 from trioreg.storage import layout
+from trioreg.storage.filesystem.changes import finish
 from trioreg.storage.filesystem.disk import Disk
 
 _TAGS = f"{layout.MANIFESTS}/tags"
@@ -99,7 +100,7 @@ class Links:
             for path in sorted(self._groups[group], reverse=True):
                 link, known = self._groups[group][path], there._groups[group].get(path)
                 if known != link:
-                    disk.replace_file(base / path, link.content)
+                    finish(disk, disk.replace_file(base / path, link.content))
                     os.utime(base / path, ns=(link.time, link.time))
                     changed += 1
         for group in _GROUPS:
