@@ -105,7 +105,12 @@ async def serving(
     hypercorn = HypercornFront(app, max_head_bytes=32 * KIB, idle_timeout=idle, http2=True)
     lane = Lane(service, share, access, LaneSettings(32 * KIB, idle, http2=True), name="test")
     connections = Connections(
-        hypercorn, lane if front == "direct" else None, share, stall_timeout=stall, tls=tls, most=most
+        hypercorn,
+        lane if front == "direct" else None,
+        share,
+        stall_timeout=stall,
+        tls=(lambda: tls) if tls else None,
+        most=most,
     )
     service.pages = build_pages(service, Gauges(registry, storage, access, connections, None), debug=True)
     listeners = await open_listeners("127.0.0.1", 0, 128)

@@ -301,6 +301,12 @@ class Config:
         "Private key (PEM) of the certificate.",
         option="--tls-key",
     )
+    http_tls_self_signed: bool = _row(
+        "http.tls_self_signed", BOOL, "false",
+        "Speak TLS with a certificate of our own making, for labs; its fingerprint is printed.",
+        option="--tls-self-signed",
+        flag="true",
+    )
     http_tls_client_ca: Path | None = _row(
         "http.tls_client_ca", PATH_OR_NONE, "",
         "Authorities (PEM) whose client certificates are taken: their holder is `cert/NAME` in rules.",
@@ -753,6 +759,11 @@ def _check_together(found: Mapping[str, Found]) -> None:
     ):
         if found[one].value is not None and found[other].value is None:
             fail(one, f"needs {other} as well")
+    has_certificate = found["http.tls_certificate"].value is not None
+    if found["http.tls_self_signed"].value and has_certificate:
+        fail("http.tls_self_signed", "goes with no http.tls_certificate")
+    if found["http.tls_client_ca"].value and not (has_certificate or found["http.tls_self_signed"].value):
+        fail("http.tls_client_ca", "needs a certificate of our own: http.tls_certificate")
 
 
 def _nearest(name: str, known: Mapping[str, object]) -> str:

@@ -38,6 +38,7 @@ class ScriptedWire:
 
     def __init__(self, pieces: Sequence[bytes]) -> None:
         self.expires = float("inf")
+        self.certificate: str | None = None
         self.sent = bytearray()
         self.closed = False
         self._pieces = [piece for piece in pieces if piece]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Protocol
 
@@ -23,6 +23,7 @@ from trioreg.pipeline.budget import Share
 from trioreg.server.crowd import Crowd, turn_away
 from trioreg.server.lane import Lane
 from trioreg.server.streams import GuardedStream, PushbackStream
+from trioreg.server.tls import client_name
 from trioreg.server.wire import PlainWire, TlsWire, Wire
 
 _log = logs.Log(__name__)
@@ -39,7 +40,8 @@ _HANDSHAKE_SECONDS = 10.0
 class Front(Protocol):
     """Serves whole connections over a Trio stream."""
 
-    async def serve(self, stream: trio.abc.Stream) -> None: ...
+    async def serve(self, stream: trio.abc.Stream, certificate: str | None = None) -> None:
+        """`certificate`: whom the certificate of the client names, if it showed one."""
 
     async def stop(self) -> None: ...
 
@@ -47,7 +49,8 @@ class Front(Protocol):
 class Connections:
     """Plain and TLS connections go to the `lane`, what it does not serve (or all, without it) to `front`.
 
-    `stall_timeout` and `grace`, in seconds, may change while it runs; the first holds for new connections.
+    `tls` gives the context for a handshake that begins now. `stall_timeout` and `grace`, in seconds, may
+    change while it runs; the first holds for new connections.
     """
 
     def __init__(
@@ -57,7 +60,7 @@ class Connections:
         share: Share,
         *,
         stall_timeout: float,
-        tls: ssl.SSLContext | None,
+        tls: Callable[[], ssl.SSLContext] | None,
         most: int = 16_384,
     ):
         self._front = front
@@ -164,7 +167,7 @@ class Connections:
     async def _tls_connection(self, stream: trio.SocketStream) -> None:
         assert self._tls is not None
         guarded = self._guard(stream)
-        tls = trio.SSLStream(guarded, self._tls, server_side=True, https_compatible=True)
+        tls = trio.SSLStream(guarded, self._tls(), server_side=True, https_compatible=True)
         self._streams.add(guarded)
         try:
             with trio.fail_after(_HANDSHAKE_SECONDS):
@@ -173,14 +176,15 @@ class Connections:
             self._streams.discard(guarded)
             await trio.aclose_forcefully(stream)
             return
+        name = client_name(tls.getpeercert())
         if self._lane is None or tls.selected_alpn_protocol() == "h2":
-            await self._elsewhere(stream, guarded, tls)
+            await self._elsewhere(stream, guarded, tls, name)
             return
-        wire = TlsWire(tls, guarded, self.stall_timeout)
+        wire = TlsWire(tls, guarded, self.stall_timeout, name)
 
         async def elsewhere(unread: bytes) -> None:
             self._wires.discard(wire)
-            await self._elsewhere(stream, guarded, PushbackStream(tls, unread))
+            await self._elsewhere(stream, guarded, PushbackStream(tls, unread), name)
 
         self._wires.add(wire)
         try:
@@ -191,7 +195,11 @@ class Connections:
             await trio.aclose_forcefully(stream)
 
     async def _elsewhere(
-        self, stream: trio.SocketStream, guarded: GuardedStream, served: trio.abc.Stream | None = None
+        self,
+        stream: trio.SocketStream,
+        guarded: GuardedStream,
+        served: trio.abc.Stream | None = None,
+        certificate: str | None = None,
     ) -> None:
         client = address_of(_peer(stream))
         if not self.crowd.enter_front(client):
@@ -199,7 +207,7 @@ class Connections:
             return
         self._streams.add(guarded)
         try:
-            await self._front.serve(served or guarded)
+            await self._front.serve(served or guarded, certificate)
         finally:
             self.crowd.leave_front(client)
             self._streams.discard(guarded)

@@ -16,6 +16,8 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ASGIFramework, ConnectionState
 
+from trioreg.web.connection import CERTIFICATE
+
 # The handler always receives (web.connection), so one message in the queue is enough; each is a read's
 # worth of memory for each upload. With 0 a disconnect could not be queued for a handler that sends.
 _QUEUED_MESSAGES = 1
@@ -47,9 +49,10 @@ class HypercornFront:
         self._config.h2_max_header_list_size = max_head_bytes
         self._config.keep_alive_timeout = idle_timeout
 
-    async def serve(self, stream: trio.abc.Stream) -> None:
+    async def serve(self, stream: trio.abc.Stream, certificate: str | None = None) -> None:
         """Speak HTTP on a plain or TLS stream until either side closes it."""
-        await self._connection(self._app, self._config, self._context, ConnectionState({}), stream)  # type: ignore[arg-type]
+        state = ConnectionState({CERTIFICATE: certificate})
+        await self._connection(self._app, self._config, self._context, state, stream)  # type: ignore[arg-type]
 
     async def stop(self) -> None:
         """Idle connections close now, others after the request that they are in."""

@@ -222,6 +222,7 @@ class _Connection:
         request_id = lane.next_request_id()
         logs.request_id.set(request_id)
         exchange = Exchange(head.method, path, query, fields.headers, body, request_id, self.client)
+        exchange.certificate = wire.certificate
         status, sent = 499, 0
         try:
             if fields.length == 0:

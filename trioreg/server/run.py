@@ -22,12 +22,12 @@ from trioreg.pipeline.budget import Budget, ByteGate, Share
 from trioreg.pipeline.engine import best_engine
 from trioreg.pipeline.pump import Pump
 from trioreg.registry import Storage, build_registry
-from trioreg.server.access import add_token_page, build_authorizer
+from trioreg.server.access import add_token_page, build_authorizer, speaks_tls
 from trioreg.server.connections import Connections
 from trioreg.server.inside import Gauges, build_pages
 from trioreg.server.lane import Lane, LaneSettings
 from trioreg.server.limits import apply_limits, most_connections
-from trioreg.server.listeners import bound_port, open_listeners, tls_context
+from trioreg.server.listeners import bound_port, open_listeners
 from trioreg.server.notices import Notices
 from trioreg.server.reload import Live
 
@@ -185,8 +185,8 @@ class _QuartFront:
             self._app.stall_timeout = config.http_stall_timeout
             self._app.max_head_bytes = config.http_max_head_bytes
 
-    async def serve(self, stream: trio.abc.Stream) -> None:
-        await (await self.load()).serve(stream)
+    async def serve(self, stream: trio.abc.Stream, certificate: str | None = None) -> None:
+        await (await self.load()).serve(stream, certificate)
 
     async def stop(self) -> None:
         if self._front is not None:
@@ -223,10 +223,13 @@ def _lane_settings(config: Config) -> LaneSettings:
     return LaneSettings(config.http_max_head_bytes, config.http_idle_timeout, config.http_http2)
 
 
-def _tls(config: Config) -> ssl.SSLContext | None:
-    if not config.http_tls_certificate or not config.http_tls_key:
+def _tls(config: Config) -> Callable[[], ssl.SSLContext] | None:
+    """Where connections get their TLS from. Not loaded without it."""
+    if not speaks_tls(config):
         return None
-    return tls_context(config.http_tls_certificate, config.http_tls_key, http2=config.http_http2)
+    from trioreg.server.tls import certificates
+
+    return certificates(config).context
 
 
 def _settle_process() -> None:
@@ -296,7 +299,7 @@ async def _listen(
 
 
 def _announce(config: Config, port: int) -> None:
-    scheme = "https" if config.http_tls_certificate else "http"
+    scheme = "https" if speaks_tls(config) else "http"
     url = f"{scheme}://{Address(config.http_bind.host, port)}"
     print(f"trioreg listening on {url}", flush=True)  # noqa: T201 (a script reads the port here)
 

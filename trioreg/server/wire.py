@@ -35,6 +35,7 @@ class Wire(Protocol):
     """What the lane needs. Everything raises ClientDisconnected when the peer is gone."""
 
     expires: float
+    certificate: str | None  # whom the certificate of the client names, if it showed one
 
     async def readable(self, until: float | None = None) -> None:
         """Wait until `receive` or `receive_into` has something. Cancelling loses nothing.
@@ -61,6 +62,8 @@ class Wire(Protocol):
 
 class PlainWire:
     """A connected, non-blocking TCP socket, which it owns. `stall`: seconds without a byte."""
+
+    certificate: str | None = None
 
     def __init__(self, sock: socket.socket, stall: float):
         self.sock = sock
@@ -155,7 +158,10 @@ class PlainWire:
 class TlsWire:
     """A TLS stream over a `GuardedStream`, which has the stall limit of sends."""
 
-    def __init__(self, stream: trio.abc.Stream, below: GuardedStream, stall: float):
+    def __init__(
+        self, stream: trio.abc.Stream, below: GuardedStream, stall: float, certificate: str | None = None
+    ):
+        self.certificate = certificate
         self._stream = stream
         self._below = below
         self._stall = stall

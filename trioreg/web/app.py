@@ -21,6 +21,7 @@ from trioreg.pipeline.body import ClientDisconnected
 from trioreg.pipeline.budget import Share
 from trioreg.web.connection import (
     BODY,
+    CERTIFICATE,
     EXCHANGE,
     OPERATIONS,
     RAW_PATH,
@@ -98,4 +99,5 @@ def _exchange() -> Exchange:
         body=scope[BODY],
         request_id=scope[REQUEST_ID],
         peer=(scope.get("client") or ("",))[0],
+        certificate=scope.get("state", {}).get(CERTIFICATE),
     )

@@ -31,6 +31,8 @@ BODY = "trioreg.body"
 REQUEST_ID = "trioreg.request_id"
 EXCHANGE = "trioreg.exchange"
 RAW_PATH = "trioreg.raw_path"
+# In the state of the connection (`server.hypercorn` puts it there): whom the client's certificate names.
+CERTIFICATE = "trioreg.certificate"
 
 # The path that Quart sees of every operation and page.
 OPERATIONS = "/v2/"
