@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from perf.results.chart import SECONDS, Axis, Bars, Chart, HeatMap, Level, Lines, Mark, Series, thinned
 from perf.results.estimates import percentile
 from perf.results.folder import Inside, Run, Sample
-from perf.results.metrics import MB, kinds_of, latencies, typical
+from perf.results.metrics import MB, kinds_of, latencies, setting, typical
 
 MEMORY = Axis("memory", "MB")
 KINDS = (  # of memory, as they are named in a sample
@@ -222,7 +222,7 @@ def against_concurrency(groups: Sequence[tuple[str, Sequence[Run]]], prefix: str
 
 def server_label(run: Run) -> str:
     """A server with another budget is another line."""
-    budget = run.about.server.settings.get("memory.budget")
+    budget = setting(run, "memory.budget")
     return f"{run.about.server.name}, {budget}" if budget else run.about.server.name
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from perf.results import compare, formula
 from perf.results.compare import flattened
 from perf.results.folder import BadRun, Run, read_group
+from perf.results.metrics import DEFAULTS, setting
 from perf.results.page import Group, write
 
 if TYPE_CHECKING:  # the class is private, and generic to type checkers only
@@ -109,9 +110,10 @@ def settings_apart(run: Run, others: Sequence[Run]) -> str:
     in the settings; "" if that is nothing or more than a label can hold.
     """
     sides = [told_apart(each) for each in others]
+    names = dict.fromkeys(name for side in sides for name in side)
+    differing = [name for name in names if len({side.get(name, DEFAULTS.get(name)) for side in sides}) > 1]
     mine = told_apart(run)
-    differing = [name for name in mine if len({side.get(name, "") for side in sides}) > 1]
-    words = dict.fromkeys(f"{name}={mine[name]}" for name in differing)
+    words = [f"{name}={mine.get(name) or setting(run, name)}" for name in differing]
     return ", ".join(words) if len(words) <= 3 else ""
 
 

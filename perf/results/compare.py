@@ -124,7 +124,7 @@ def described(run: Run) -> dict[str, object]:
     """What a repeat has in common with the others of its folder."""
     about = run.about
     return {
-        "scenario": about.scenario,
+        "scenario": {name: value for name, value in about.scenario.items() if name != "server"},
         "server": {"name": about.server.name, "settings": about.server.settings},
         "machine": {name: value for name, value in about.machine.items() if name != "commit"},
         "versions": about.versions,

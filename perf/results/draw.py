@@ -67,11 +67,16 @@ STYLE = (
 
 def draw(chart: Chart) -> Picture:
     """The chart twice: once in colours that stand for variables, once in those of light paper."""
-    stand_ins = {name: f"#0{at:x}f0e0" for at, name in enumerate(LIGHT)}
-    svg = as_element(as_svg(chart, stand_ins), chart, stand_ins)
+    svg = element(chart)
     file = svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
     file = file.replace(">", f"><style>{STYLE}svg{{background:var(--paper)}}</style>", 1)
     return Picture(chart.name, svg, file, as_png(chart, LIGHT))
+
+
+def element(chart: Chart) -> str:
+    """SVG for a page, in its colours."""
+    stand_ins = {name: f"#0{at:x}f0e0" for at, name in enumerate(LIGHT)}
+    return as_element(as_svg(chart, stand_ins), chart, stand_ins)
 
 
 def as_svg(chart: Chart, colours: dict[str, str]) -> str:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from perf.results.estimates import Line, least_squares
 from perf.results.folder import BadRun, Run
-from perf.results.metrics import MB
+from perf.results.metrics import MB, setting
 from perf.standings import markdown_table
-from trioreg.config import SETTINGS
+from trioreg.config import SIZE
 
 KB = 1000
 
@@ -52,16 +52,15 @@ class Fit:
 
 def block_size(run: Run) -> int:
     """Bytes, as it was set or by default."""
-    row = next(setting for setting in SETTINGS if setting.name == "memory.block")
-    return int(row.kind.parse(str(run.about.server.settings.get(row.name, row.default))))
+    return int(SIZE.parse(setting(run, "memory.block")))
 
 
 def point(run: Run) -> Point:
     """BadRun for a run without samples: nobody counted its connections."""
     if not run.samples:
         raise BadRun(f"{run.folder}: has no samples; the formula needs them for the connections")
-    held = [sample.inside.blocks_held or 0 for sample in run.samples if sample.inside]
-    blocks = max(held) * block_size(run) if held else 0
+    held = max((sample.inside.blocks_held or 0 for sample in run.samples if sample.inside), default=0)
+    blocks = held * block_size(run) if held else 0
     return Point(run, run.connections, run.about.outcome.peak_rss, blocks)
 
 

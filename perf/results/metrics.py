@@ -10,8 +10,10 @@ from functools import partial
 
 from perf.results.estimates import median_slope, percentile
 from perf.results.folder import Run
+from trioreg.config import SETTINGS
 
 MB = 1_000_000
+DEFAULTS = {row.name: row.default for row in SETTINGS}
 TRENDED = 200  # points of a trend: 19,900 pairs, 5 ms
 RARE = 100  # operations below which the 99th percentile is but the slowest one
 
@@ -119,6 +121,12 @@ def summary(metric: Metric, runs: Sequence[Run]) -> str:
     if len(values) == 1:
         return middle
     return f"{middle} ({metric.shown(min(values))}–{metric.shown(max(values))})"
+
+
+def setting(run: Run, name: str) -> str:
+    """As it was set, or trioreg's default; "" for what a peer was not told."""
+    default = DEFAULTS.get(name, "") if run.about.server.name == "trioreg" else ""
+    return str(run.about.server.settings.get(name, default))
 
 
 def typical(runs: Sequence[Run]) -> Run:

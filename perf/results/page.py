@@ -36,6 +36,8 @@ LEGEND = (
     " least and the most; charts over time show the one with the middle peak of RSS.</p>"
 )
 
+FILES = 20  # of tracemalloc's rows
+
 Group = tuple[str, Sequence[Run]]
 
 
@@ -112,6 +114,7 @@ def section(label: str, runs: Sequence[Run], figures: str) -> str:
     if not run.samples:
         parts.append("<p>This run was not sampled, so there is nothing to draw over time.</p>")
     parts += [details(title, rows) for title, rows in described(run) if rows]
+    parts.append(allocations(run))
     return "\n".join(part for part in parts if part)
 
 
@@ -160,6 +163,28 @@ def described(run: Run) -> list[tuple[str, list[list[str]]]]:
         ("Versions", [*listed(about.versions), ["commit", about.commit], ["seed", str(about.seed)]]),
         ("What the measuring cost", cost),
     ]
+
+
+def allocations(run: Run) -> str:
+    """Files by what they held at the markers, those first that changed most; "" without tracemalloc."""
+    found = [
+        (snapshot.marker, {name: size for name, size, _ in snapshot.by_file}) for snapshot in run.snapshots
+    ]
+    names = {name for _, sizes in found for name in sizes}
+    if not names:
+        return ""
+
+    def spread(name: str) -> int:
+        held = [sizes.get(name, 0) for _, sizes in found]
+        return max(held) - min(held)
+
+    rows = [
+        [name, *(f"{sizes.get(name, 0) / MB:.3f}" for _, sizes in found)]
+        for name in sorted(names, key=lambda name: (-spread(name), name))[:FILES]
+    ]
+    headings = ["file", *(f"{marker}, MB" for marker, _ in found)]
+    summary_ = f"<summary>The {len(rows)} files whose allocations changed most (tracemalloc)</summary>"
+    return f"<details>{summary_}{table(headings, rows)}</details>"
 
 
 def listed(values: dict[str, object]) -> list[list[str]]:

@@ -129,7 +129,13 @@ def write_run(
         (folder / f"{file}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for marker, when, factor in (("idle", 1.0, 1), ("peak", 10.0, 3), ("after", 19.0, 1)):
         by_layer = [["pipeline", factor * MB, 10], ["server", 2 * factor * MB, 20], ["oci", 5000, 2]]
-        snapshot = {"at": when, "marker": marker, "by_file": [], "by_layer": by_layer, "by_stage": []}
+        snapshot = {
+            "at": when,
+            "marker": marker,
+            "by_file": [["trioreg/pipeline/pump.py", factor * MB, 7], ["trioreg/<x>.py", 10, 1]],
+            "by_layer": by_layer,
+            "by_stage": [],
+        }
         (folder / "snapshots" / f"{marker}.json").write_text(json.dumps(snapshot))
     return folder
 

@@ -14,7 +14,7 @@ from perf.results.chart import Axis, Bars, Chart, HeatMap, Lines, Series
 from perf.results.charts import against_concurrency, charts_of, side_by_side
 from perf.results.commands import labelled, share
 from perf.results.compare import differences, flattened
-from perf.results.draw import DASHES, MARKERS, SERIES, draw, escaped
+from perf.results.draw import DASHES, MARKERS, SERIES, draw, element, escaped
 from perf.results.folder import BadRun, read_group, read_run
 from perf.results.formula import fits
 from perf.results.metrics import cpu_per_gb, growth, latency, throughput, typical
@@ -142,7 +142,7 @@ def every_chart(folder: Path) -> list[Chart]:
 def test_every_plot_has_axis_titles_with_units(tmp_path: Path) -> None:
     """In the values and, as text that can be read and searched, in the SVG."""
     for chart in every_chart(tmp_path):
-        text = "".join(ET.fromstring(draw(chart).svg).itertext())
+        text = "".join(ET.fromstring(element(chart)).itertext())
         for axis in (chart.x, chart.y):
             assert axis.unit in UNITS
             assert str(axis) in text
@@ -158,16 +158,16 @@ def test_plots_can_be_read_without_colour() -> None:
     assert len(set(DASHES)) == len(set(MARKERS)) == len(SERIES)
     x, y = Axis("time", "s"), Axis("memory", "MB")
     lines = [Series(f"line {at}", [0.0, 1.0], [at, at + 1.0]) for at in range(len(SERIES))]
-    svg = draw(Lines("lines", "Lines", x, y, lines)).svg
+    svg = element(Lines("lines", "Lines", x, y, lines))
     assert all(f">line {at}</text>" in svg for at in range(len(SERIES)))
     assert len(set(re.findall(r"stroke-dasharray: ([\d., ]+)", svg))) >= len(SERIES) - 1
-    cells = draw(
+    cells = element(
         HeatMap("heat", "Heat", x, y, Axis("depth", "blocks"), ["a", "b"], [0, 1, 2], [[3, 17], [5, 0]])
     )
-    assert all(f">{number}</text>" in cells.svg for number in (3, 17, 5, 0))
-    bars = draw(Bars("bars", "Bars", y, x, ["a"], [("idle", [1.0]), ("peak", [3.25])]))
-    assert ">3.25</text>" in bars.svg
-    assert bars.svg.count("<pattern") == 1  # the first group is plain, the second hatched
+    assert all(f">{number}</text>" in cells for number in (3, 17, 5, 0))
+    bars = element(Bars("bars", "Bars", y, x, ["a"], [("idle", [1.0]), ("peak", [3.25])]))
+    assert ">3.25</text>" in bars
+    assert bars.count("<pattern") == 1  # the first group is plain, the second hatched
 
 
 def test_the_same_values_make_the_same_picture(tmp_path: Path) -> None:
@@ -230,6 +230,7 @@ def test_the_page_is_whole_and_needs_nothing_else(tmp_path: Path, capsys: pytest
     assert not re.search(r"://|<script|@import|url\((?!#)|//[a-z]", page)
     assert "a processor &amp; more" in page
     assert "prefers-color-scheme:dark" in page
+    assert "<td>trioreg/pipeline/pump.py</td><td>1.000</td><td>3.000</td><td>1.000</td>" in page
     assert "var(--c1)" in page
     pictures = {file.name for file in out.iterdir()} - {"report.html"}
     assert len(pictures) == 2 * page.count("<figure>")
@@ -246,6 +247,12 @@ def test_groups_are_named_by_what_tells_them_apart(tmp_path: Path) -> None:
     labels = [label for label, _ in labelled(found)]
     ours = [f"uploads, trioreg, memory.budget={budget}" for budget in ("48MiB", "16MiB")]
     assert labels == [*ours, "uploads, peer"]
+    folder = write_run(tmp_path / "default")
+    about = json.loads((folder / "run.json").read_text())
+    about["server"]["settings"] = {}
+    (folder / "run.json").write_text(json.dumps(about))
+    unset = labelled([(folder, read_group(folder)), (two, read_group(two))])
+    assert [label for label, _ in unset] == ours
     same = [label for label, _ in labelled([(one, read_group(one)), (one, read_group(one))])]
     assert all("one" in label for label in same)
 
