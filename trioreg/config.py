@@ -440,6 +440,27 @@ class Config:
         "Announced as `OCI-Chunk-Min-Length`; 0 announces nothing.",
         live=True,
     )
+    upload_expire_after: float = _row(
+        "upload.expire_after", SECONDS, "604800",
+        "An upload session that nobody has used for so long is ended; 0 keeps them for ever.",
+        live=True,
+    )
+    gc_interval: float = _row(
+        "gc.interval", SECONDS, "86400",
+        "Collect garbage so often while the server runs; 0 leaves it to `trioreg gc`.",
+        live=True,
+    )
+    gc_grace: float = _row(
+        "gc.grace", SECONDS, "86400",
+        "What nobody needs is kept for so long after it was last relied on; a push may take half of that"
+        " between its last blob and its manifest.",
+        minimum=60,
+    )
+    gc_untagged: bool = _row(
+        "gc.untagged", BOOL, "false",
+        "Collect manifests too that have no tag and that no other manifest needs.",
+        live=True,
+    )
     manifest_max_bytes: int = _row(
         "manifest.max_bytes", SIZE, "4MiB",
         "Largest manifest; a larger one is answered with 413.",

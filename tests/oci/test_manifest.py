@@ -78,7 +78,7 @@ def test_image(kind: str, stated: str) -> None:
     document = image(mediaType=None if stated == "header" else kind)
     found = parse(document, None if stated == "document" else kind)
     assert found == Manifest(
-        kind, len(json.dumps(document)), references(b"{}", b"one", b"three"), (), None, CONFIG, None
+        kind, len(json.dumps(document)), references(b"{}", b"one", b"three"), (), (), None, CONFIG, None
     )
 
 

@@ -6,6 +6,7 @@ because a hostile 4 MB document costs `json.loads` 106 ms and 93 MB. Fields we d
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -66,12 +67,16 @@ class Reference(NamedTuple):
 
 
 class Manifest(NamedTuple):
-    """What we keep in mind of a manifest: type, what it needs, what it refers to."""
+    """What we keep in mind of a manifest: type, what it needs, what it refers to.
+
+    `foreign` layers need not be here; where one was pushed all the same it belongs to the manifest.
+    """
 
     media_type: str
     size: int
     blobs: tuple[Reference, ...]
     manifests: tuple[Reference, ...]
+    foreign: tuple[Digest, ...]
     subject: Digest | None
     artifact_type: str | None
     annotations: dict[str, str] | None
@@ -108,6 +113,7 @@ def parse_manifest(body: bytes, content_type: str | None) -> Manifest:
         size=len(body),
         blobs=_references(needs),
         manifests=_references(children),
+        foreign=_known_digests([layer for layer in document.layers or () if is_foreign(layer)]),
         subject=_digest(document.subject) if document.subject else None,
         artifact_type=document.artifact_type or config_type,
         annotations=document.annotations,
@@ -167,6 +173,15 @@ def _media_type(document: _Document, content_type: str | None) -> str:
 
 def _references(descriptors: list[Descriptor]) -> tuple[Reference, ...]:
     return tuple(Reference(_digest(each), each.size) for each in descriptors)
+
+
+def _known_digests(descriptors: list[Descriptor]) -> tuple[Digest, ...]:
+    """Those that a blob here can have: what lives elsewhere may be named in another way."""
+    found = []
+    for each in descriptors:
+        with suppress(RegistryError):
+            found.append(parse_digest(each.digest))
+    return tuple(found)
 
 
 def _digest(descriptor: Descriptor) -> Digest:

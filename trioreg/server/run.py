@@ -30,6 +30,7 @@ from trioreg.server.limits import apply_limits, most_connections
 from trioreg.server.listeners import bound_port, open_listeners
 from trioreg.server.notices import Notices
 from trioreg.server.reload import Live
+from trioreg.server.upkeep import keep_up, upkeep_storage
 
 if TYPE_CHECKING:
     from trioreg.server.hypercorn import HypercornFront
@@ -129,6 +130,7 @@ async def serve(
         background.start_soon(_every, _EXPIRE_SECONDS, service.admission.expire)
         background.start_soon(_write_log, access)
         await background.start(notices.run)
+        background.start_soon(keep_up, upkeep_storage(config, storage), lambda: live.config)
         await background.start(live.watch)
         await _listen(config, connections, sockets, stop_signals, task_status)
         background.cancel_scope.cancel()
@@ -274,7 +276,8 @@ def _open_storage(config: Config) -> Storage:
         from trioreg.storage.filesystem.faulty import FaultyDisk
 
         disk = FaultyDisk(config.debug_disk_faults, durable=durable)
-    return FilesystemStorage(config.storage_path, disk, cache_bytes=config.memory_cache // 2)
+    caches, touch = config.memory_cache // 2, config.gc_grace / 2
+    return FilesystemStorage(config.storage_path, disk, cache_bytes=caches, touch_after=touch)
 
 
 async def _listen(

@@ -16,11 +16,12 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 from trioreg.oci.digest import Digest
+from trioreg.oci.names import UploadId
 from trioreg.storage.base import BlobStore, ObjectStore, StorageError
 
 # Names in one piece of a listing: a thread reads so many in a few milliseconds, and they take about 0.5 MB.
@@ -39,11 +40,19 @@ class BlobInfo(NamedTuple):
     used: float
 
 
+class SessionInfo(NamedTuple):
+    """`bytes` so far; `used` is when anything of it last changed, in seconds since 1970."""
+
+    id: UploadId
+    bytes: int
+    used: float
+
+
 class CollectableBlobs(BlobStore, Protocol):
     async def blob_info(self, digest: Digest) -> BlobInfo | None:
         """Of a blob in its place or aside, without taking it back; None if it is in neither."""
 
-    def scan_blobs(self, after: str = "") -> AsyncIterator[tuple[str, Sequence[BlobInfo]]]:
+    def scan_blobs(self, after: str = "") -> AsyncGenerator[tuple[str, Sequence[BlobInfo]], None]:
         """Every blob in its place, with the position that it is safe to go on after: sorted by that."""
 
     async def set_blob_aside(self, digest: Digest) -> bool:
@@ -57,12 +66,21 @@ class CollectableBlobs(BlobStore, Protocol):
 
     def blobs_aside(self) -> AsyncIterator[Sequence[Digest]]: ...
 
+    def scan_sessions(self) -> AsyncIterator[Sequence[SessionInfo]]:
+        """Every upload session, also one without a readable record."""
+
+    async def drop_session(self, upload: UploadId, unused_since: float) -> bool:
+        """End a session under its lease; False if somebody holds that, or used it since."""
+
+    async def drop_temporaries(self, unused_since: float) -> int:
+        """Delete what processes that were killed had half written; how many files."""
+
 
 class CollectableObjects(ObjectStore, Protocol):
     async def used(self, key: str) -> float | None:
         """When a value in its place or aside was written (seconds since 1970); None if there is none."""
 
-    def scan(self, prefix: str) -> AsyncIterator[Sequence[str]]:
+    def scan(self, prefix: str) -> AsyncGenerator[Sequence[str], None]:
         """As `children`, in pieces and in no order."""
 
     async def set_aside(self, key: str) -> bool: ...

@@ -10,6 +10,7 @@
       repositories/<name>/_manifests/tags/<tag>/current/link                 digest of the tag
       repositories/<name>/_referrers/<algorithm>/<subject hex>/<algorithm>/<hex>   descriptor (JSON)
       uploads/<id>/data, state                                               bytes so far; record
+      upkeep/<work>                                                          where it was, what was agreed
       quarantine/<algorithm>/<hex>                                           a blob that collection set aside
       webhooks/<hash>/…                                                      queues of `events.spool`
       locks/<kind>-<number>                                                  empty; held while links change
@@ -35,6 +36,10 @@ LAYERS = "_layers"
 
 def blob(digest: Digest) -> str:
     return f"{BLOBS}/{digest.algorithm}/{digest.hex[:2]}/{digest.hex}"
+
+
+def upkeep(work: str) -> str:
+    return f"upkeep/{work}"
 
 
 def blob_aside(digest: Digest) -> str:

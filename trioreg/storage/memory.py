@@ -6,7 +6,7 @@ For tests and demonstrations: blobs live in the process, so its memory is not bo
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Hashable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from itertools import count
@@ -16,7 +16,7 @@ import trio
 from trioreg.oci.digest import Algorithm, Digest
 from trioreg.oci.names import RepositoryName, UploadId, new_upload_id
 from trioreg.storage.base import BlobNotFound, Checkpoint, UploadBusy, UploadInfo, UploadNotFound
-from trioreg.storage.collecting import BlobInfo, UpkeepBusy
+from trioreg.storage.collecting import BlobInfo, SessionInfo, UpkeepBusy
 
 
 class MemoryBlob:
@@ -196,7 +196,7 @@ class MemoryStorage:
     async def used(self, key: str) -> float | None:
         return self.times[key] if key in self._objects or key in self._aside else None
 
-    async def scan(self, prefix: str) -> AsyncIterator[Sequence[str]]:
+    async def scan(self, prefix: str) -> AsyncGenerator[Sequence[str], None]:
         yield await self.children(prefix)
 
     async def set_aside(self, key: str) -> bool:
@@ -221,7 +221,7 @@ class MemoryStorage:
         data = self.blobs.get(digest, self._blobs_aside.get(digest))
         return None if data is None else BlobInfo(digest, len(data), self.times[digest])
 
-    async def scan_blobs(self, after: str = "") -> AsyncIterator[tuple[str, Sequence[BlobInfo]]]:
+    async def scan_blobs(self, after: str = "") -> AsyncGenerator[tuple[str, Sequence[BlobInfo]], None]:
         yield after, [BlobInfo(each, len(data), self.times[each]) for each, data in self.blobs.items()]
 
     async def set_blob_aside(self, digest: Digest) -> bool:
@@ -236,6 +236,19 @@ class MemoryStorage:
 
     async def drop_blob(self, digest: Digest) -> bool:
         return self._blobs_aside.pop(digest, None) is not None
+
+    async def scan_sessions(self) -> AsyncIterator[Sequence[SessionInfo]]:
+        yield [SessionInfo(each, len(held.data), held.info.started) for each, held in self.sessions.items()]
+
+    async def drop_session(self, upload: UploadId, unused_since: float) -> bool:
+        held = self.sessions.get(upload)
+        if held is None or held.lock.value == 0 or held.info.started >= unused_since:
+            return False
+        del self.sessions[upload]
+        return True
+
+    async def drop_temporaries(self, unused_since: float) -> int:
+        return 0
 
     async def blobs_aside(self) -> AsyncIterator[Sequence[Digest]]:
         yield list(self._blobs_aside)

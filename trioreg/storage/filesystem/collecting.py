@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 
@@ -17,11 +17,16 @@ import trio
 
 from trioreg.oci.digest import ALGORITHMS, Algorithm, Digest, parse_digest
 from trioreg.oci.errors import RegistryError
+from trioreg.oci.names import UploadId, parse_upload_id
 from trioreg.storage import layout
-from trioreg.storage.collecting import PIECE, BlobInfo, UpkeepBusy
-from trioreg.storage.filesystem import aside
-from trioreg.storage.filesystem.disk import Disk, storage_errors
+from trioreg.storage.base import UploadNotFound
+from trioreg.storage.collecting import PIECE, BlobInfo, SessionInfo, UpkeepBusy
+from trioreg.storage.filesystem import aside, uploads
+from trioreg.storage.filesystem.disk import TEMPORARY_PREFIX, Disk, storage_errors
 from trioreg.storage.filesystem.store import FilesystemStorage
+
+# A thread looks through so many in some milliseconds; so soon a cancellation is heard.
+_FOLDERS = 256
 
 
 class CollectableFiles(FilesystemStorage):
@@ -37,7 +42,7 @@ class CollectableFiles(FilesystemStorage):
                 return BlobInfo(digest, status.st_size, status.st_mtime)
         return None
 
-    async def scan_blobs(self, after: str = "") -> AsyncIterator[tuple[str, Sequence[BlobInfo]]]:
+    async def scan_blobs(self, after: str = "") -> AsyncGenerator[tuple[str, Sequence[BlobInfo]], None]:
         for algorithm in ALGORITHMS:
             for prefix in sorted(await self._names(f"{layout.BLOBS}/{algorithm}")):
                 at = f"{algorithm}/{prefix}"
@@ -75,6 +80,60 @@ class CollectableFiles(FilesystemStorage):
                     found.append(BlobInfo(digest, status.st_size, status.st_mtime))
         return found
 
+    # Upload sessions, and what was left half written.
+
+    async def scan_sessions(self) -> AsyncIterator[Sequence[SessionInfo]]:
+        async with aclosing(self.scan(layout.UPLOADS)) as pieces:
+            async for names in pieces:
+                yield await trio.to_thread.run_sync(self._sessions, names)
+
+    async def drop_session(self, upload: UploadId, unused_since: float) -> bool:
+        return await self._change("dropping an upload", self._drop_session, upload, unused_since)
+
+    async def drop_temporaries(self, unused_since: float) -> int:
+        directories = os.walk(self._root)
+        count = 0
+        while found := await trio.to_thread.run_sync(_next_temporaries, directories):
+            for path in found[1:]:
+                with storage_errors("deleting a temporary file"), suppress(FileNotFoundError):
+                    if self._disk.stat(path).st_mtime < unused_since:
+                        await trio.to_thread.run_sync(self._disk.unlink, Path(path))
+                        count += 1
+        return count
+
+    def _sessions(self, names: Sequence[str]) -> list[SessionInfo]:
+        found = []
+        for name in names:
+            with storage_errors("looking at an upload"), suppress(FileNotFoundError, RegistryError):
+                found.append(self._session_info(parse_upload_id(name)))
+        return found
+
+    def _session_info(self, upload: UploadId) -> SessionInfo:
+        directory = f"{self._below}{layout.upload(upload)}"
+        used, size = self._disk.stat(directory).st_mtime, 0
+        for name in (uploads.DATA, uploads.STATE):
+            with suppress(FileNotFoundError):
+                status = self._disk.stat(f"{directory}/{name}")
+                used = max(used, status.st_mtime)
+                size = status.st_size if name == uploads.DATA else size
+        return SessionInfo(upload, size, used)
+
+    def _drop_session(self, upload: UploadId, unused_since: float) -> bool:
+        directory = self._session(upload)
+        try:
+            held = uploads.lock(directory)
+        except (BlockingIOError, UploadNotFound):
+            return False
+        try:
+            if self._session_info(upload).used >= unused_since:
+                return False
+            for name in os.listdir(directory):
+                self._disk.unlink(directory / name)
+            self._disk.rmdir(directory)
+            return True
+        finally:
+            os.close(held)
+
     # Small objects.
 
     async def used(self, key: str) -> float | None:
@@ -83,7 +142,7 @@ class CollectableFiles(FilesystemStorage):
                 return self._disk.stat(self._below + each).st_mtime
         return None
 
-    async def scan(self, prefix: str) -> AsyncIterator[Sequence[str]]:
+    async def scan(self, prefix: str) -> AsyncGenerator[Sequence[str], None]:
         with storage_errors("listing the storage"):
             try:
                 entries = await trio.to_thread.run_sync(os.scandir, self._below + prefix)
@@ -116,6 +175,15 @@ class CollectableFiles(FilesystemStorage):
             yield
         finally:
             os.close(held)
+
+
+def _next_temporaries(directories: Iterator[tuple[str, list[str], list[str]]]) -> list[str]:
+    """The temporary files in the next folders, behind one word that says there were folders."""
+    found = [""]
+    for above, _, names in islice(directories, _FOLDERS):
+        found += [f"{above}/{name}" for name in names if name.startswith(TEMPORARY_PREFIX)]
+        found[0] = above
+    return found if found[0] else []
 
 
 def _piece(entries: Iterator[os.DirEntry[str]]) -> list[str]:

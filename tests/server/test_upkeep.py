@@ -1,0 +1,115 @@
+"""Upkeep on schedule inside a server, and by command beside it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+from aging import age, age_files
+from blackbox import Server, image, push_blob, push_manifest
+from trio.testing import MockClock
+
+from trioreg.config import Config
+from trioreg.oci.digest import digest_of
+from trioreg.registry.collected import Last, Position
+from trioreg.server.upkeep import keep_up
+from trioreg.storage.filesystem import Disk
+from trioreg.storage.filesystem.collecting import CollectableFiles
+from trioreg.storage.memory import MemoryStorage
+
+DAY = 86_400.0
+
+
+async def test_a_server_collects_when_it_is_due(autojump_clock: MockClock) -> None:
+    """Not at its first start, but an interval later; and again after that."""
+    store = MemoryStorage()
+    await store.put_blob(digest_of(b"unneeded"), b"unneeded")
+    age(store, 10 * DAY)
+    settings = Config(gc_interval=1e-6)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keep_up, store, lambda: settings)
+        await trio.sleep(1)
+        assert len(store.blobs) == 1
+        await trio.sleep(120)
+        assert len(store.blobs) == 0
+        await store.put_blob(digest_of(b"another"), b"another")
+        age(store, 10 * DAY)
+        await trio.sleep(120)
+        assert len(store.blobs) == 0
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_server_goes_on_after_a_failure(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A run that fails is one line in the log, and tried again."""
+    store = MemoryStorage()
+    settings = Config(gc_interval=1e-6)
+    await Last(store, "gc").done(0.0)
+    real, store.list_uploads = store.list_uploads, None  # type: ignore[assignment,method-assign]  # it breaks
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keep_up, store, lambda: settings)
+        await trio.sleep(1)
+        assert "gc failed" in caplog.text
+        store.list_uploads = real  # type: ignore[method-assign]  # it is whole again
+        await store.put_blob(digest_of(b"unneeded"), b"unneeded")
+        age(store, 10 * DAY)
+        await trio.sleep(120)
+        assert len(store.blobs) == 0
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_was_killed_is_due_at_once(tmp_path: Path) -> None:
+    """A position that is left says so, whenever the last run was."""
+    store = CollectableFiles(tmp_path, Disk(durable=False))
+    last = Last(store, "gc")
+    assert not await last.is_due(DAY, 1000.0)
+    assert not await last.is_due(DAY, 1000.0 + DAY - 1)
+    assert await last.is_due(DAY, 1000.0 + DAY + 1)
+    assert not await last.is_due(0.0, 1000.0 + DAY + 1)
+    await last.done(1000.0)
+    await store.put("upkeep/gc", b'{"phase":"blobs","after":"sha256/7f"}')
+    assert await last.is_due(DAY, 1001.0)
+    assert (await Position(store, "gc").load()).after == "sha256/7f"
+
+
+def run(storage: Path, *arguments: str) -> tuple[int, str]:
+    command = [sys.executable, "-m", "trioreg", *arguments, "--storage", str(storage)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode or not ended.stderr
+    return ended.returncode, ended.stdout
+
+
+@pytest.mark.one_front
+def test_by_command_beside_a_server(fresh_server: Server) -> None:
+    """What is deleted goes from the disk, what is tagged is served, and JSON says how much it was."""
+    kept, lost = image(b"kept"), image(b"lost")
+    for manifest, layer, tag in ((kept, b"kept", "latest"), (lost, b"lost", "old")):
+        push_blob(fresh_server, "upkeep/gc", layer)
+        push_manifest(fresh_server, "upkeep/gc", manifest, tag)
+    assert fresh_server.request("DELETE", f"/v2/upkeep/gc/manifests/{lost.digest}").status == 202
+    abandoned = fresh_server.request("POST", "/v2/upkeep/other/blobs/uploads/", b"")
+    age_files(fresh_server.storage, 10 * DAY)
+    dry = json.loads(run(fresh_server.storage, "gc", "--dry-run", "--json")[1])
+    code, text = run(fresh_server.storage, "gc", "--json")
+    report = json.loads(text)
+    assert code == 0
+    for each in (dry, report):
+        assert (each["links_removed"], each["blobs_removed"]) == (1, 2)
+    assert fresh_server.request("GET", "/v2/upkeep/gc/manifests/latest").body == kept.body
+    code, text = run(fresh_server.storage, "purge", "--json", "--set", "upload.expire_after=1e9")
+    assert (code, json.loads(text)["purged"]) == (0, 0)
+    assert fresh_server.request("GET", abandoned.headers["Location"]).status == 204
+    code, text = run(fresh_server.storage, "gc")
+    assert code == 0 and "blobs removed        0" in text
+
+
+def test_by_command_on_nothing(tmp_path: Path) -> None:
+    """A storage that is not there is one line and exit code 1, and is not made."""
+    code, text = run(tmp_path / "absent", "gc")
+    assert (code, text) == (1, "")
+    assert not (tmp_path / "absent").exists()

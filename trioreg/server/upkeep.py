@@ -1,0 +1,98 @@
+"""What a server does to its storage on schedule: collects garbage and purges dead uploads.
+
+Rules: one process does a piece of work at a time, whichever comes first (`alone`); when it was last done is
+written in the storage, so neither a restart nor a second worker does it again, and what a killed process
+left is gone on with at once. It works on a storage of its own, so that a walk over everything pushes nothing
+out of the caches. A failure is a line in the log and never ends the server.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import msgspec
+import trio
+
+from trioreg.config import Config
+from trioreg.logs import Log
+from trioreg.registry import Storage
+from trioreg.registry.collected import Last
+from trioreg.registry.grace import agreed_grace, announce
+from trioreg.storage.collecting import CollectableStorage, UpkeepBusy
+
+_log = Log(__name__)
+
+# So soon a changed setting is heard; a look costs one `stat`.
+_LOOK_SECONDS = 60.0
+
+# Between two purges: sessions expire after days.
+_PURGE_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """`interval`: seconds between two runs, 0 for none."""
+
+    name: str
+    interval: Callable[[Config], float]
+    do: Callable[[CollectableStorage, Config], Awaitable[msgspec.Struct]]
+
+
+def upkeep_storage(config: Config, storage: Storage) -> CollectableStorage:
+    """The storage that is served, apart from what serves it."""
+    from trioreg.storage.memory import MemoryStorage
+
+    if isinstance(storage, MemoryStorage):
+        return storage
+    from trioreg.storage.filesystem import Disk
+    from trioreg.storage.filesystem.collecting import CollectableFiles
+
+    return CollectableFiles(config.storage_path, Disk(durable=config.storage_durability == "full"))
+
+
+async def keep_up(store: CollectableStorage, config: Callable[[], Config]) -> None:
+    """Do what is due until cancelled; `config` gives the settings in force."""
+    try:
+        await announce(store, config().gc_grace, time.time())
+    except Exception as failure:  # noqa: BLE001 (the server serves without upkeep)
+        _log.error("no upkeep", cause=failure)
+        return
+    async with trio.open_nursery() as works:
+        for work in WORKS:
+            works.start_soon(_repeat, work, store, config)
+
+
+async def _repeat(work: Work, store: CollectableStorage, config: Callable[[], Config]) -> None:
+    last = Last(store, work.name)
+    while True:
+        try:
+            if await last.is_due(work.interval(config()), time.time()):
+                report = await work.do(store, config())
+                await last.done(time.time())
+                _log.info(f"{work.name} is done", **msgspec.to_builtins(report))
+        except UpkeepBusy:
+            pass  # Whoever does it writes down when it was done.
+        except Exception as failure:  # noqa: BLE001 (a failure here must not end the server)
+            _log.error(f"{work.name} failed", cause=failure)
+        await trio.sleep(_LOOK_SECONDS)
+
+
+async def _collect(store: CollectableStorage, config: Config) -> msgspec.Struct:
+    from trioreg.registry.garbage import Collector
+
+    grace = await agreed_grace(store, config.gc_grace, time.time())
+    return await Collector(store, grace=grace, untagged=config.gc_untagged).run()
+
+
+async def _purge(store: CollectableStorage, config: Config) -> msgspec.Struct:
+    from trioreg.registry.purge import purge
+
+    return await purge(store, expire_after=config.upload_expire_after)
+
+
+WORKS = (
+    Work("gc", lambda config: config.gc_interval, _collect),
+    Work("purge", lambda config: _PURGE_SECONDS if config.upload_expire_after else 0.0, _purge),
+)
