@@ -40,14 +40,18 @@ class InsideView:
         return None if text is None else self.read(parse(text.decode()))
 
     def fetch(self, path: str) -> bytes | None:
-        """The body of a 200, None for anything else."""
+        """The body of a 200, None for anything else.
+
+        A connection that the server has closed meanwhile is opened once more.
+        """
+        kept = self._connection.sock is not None
         try:
             self._connection.request("GET", path)
             reply = self._connection.getresponse()
             body = reply.read()
         except (OSError, http.client.HTTPException):
             self._connection.close()
-            return None
+            return self.fetch(path) if kept else None
         return body if reply.status == 200 else None
 
     def close(self) -> None:

@@ -228,11 +228,11 @@ def measure(run: Run, name: str, written: dict[str, Any]) -> None:
             run.load(fleet)
         ended += fleet.ended
         run.rest()
-    run.snapshots.take("after")
     written["clients"] = {
         "cpu_seconds": round(sum(each.cpu_seconds for each in ended), 3),
         "peak_rss": max(each.peak_rss for each in ended),
     }
+    run.snapshots.take("after")
     run.watch.stop()
     if hz:
         written["sampler"] = {"hz": hz, "cpu_seconds": round(run.watch.cpu_seconds, 3)}
