@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 import msgspec
 
-from perf.plan import Pace, size
+from perf.plan import KIB, Pace, size
 from trioreg.config import SETTINGS
 
-TICK = 0.05  # seconds between the portions of a throttled body
+TICK, SLOW_TICK = 0.05, 0.25  # seconds between the portions of a throttled body; of one that is slow anyway
+SLOW = 16 * KIB  # bytes: portions below it are not worth more wake-ups, of a thousand clients
 SHAPES = Literal["docker", "containerd", "podman", "chunked", "image", "pull", "manifest", "head", "mix"]
 NEED_CATALOG = {"pull", "manifest", "head"}
 
@@ -73,7 +74,7 @@ class Rate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         if self.every is not None and self.seconds is not None:
             return Pace(self.every, self.seconds)
         speed = self.bytes_per_second or 1
-        burst = max(int(speed * TICK), 1)
+        burst = max(int(max(speed * TICK, min(speed * SLOW_TICK, SLOW))), 1)
         return Pace(burst, burst / speed)
 
 

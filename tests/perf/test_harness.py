@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from perf.__main__ import main
-from perf.harness.cgroup import Hierarchy, NoCgroup, find_hierarchy
+from perf.harness.cgroup import Hierarchy, NoCgroup, find_hierarchy, memory_cgroup
 from perf.harness.folder import FolderTaken, RunFolder
 from perf.harness.host import memray_python, predicted
 from perf.harness.inside import InsideView, parse
@@ -20,7 +22,7 @@ from perf.harness.outside import Outside
 from perf.harness.progress import Progress
 from perf.harness.reading import load_scenario
 from perf.harness.scenario import Bytes, Limits
-from perf.harness.snapshots import grouped, short
+from perf.harness.snapshots import Snapshots, grouped, short
 from perf.plan import MB
 from perf.run import CaseFailed
 
@@ -266,3 +268,98 @@ def test_the_prediction_follows_the_settings() -> None:
     small, large = predicted({"memory.budget": "16MiB"}, 10), predicted({"memory.budget": "48MiB"}, 10)
     assert large["total"] - small["total"] == 32 << 20
     assert predicted({}, 11)["total"] - predicted({}, 10)["total"] == large["per_connection"]
+
+
+FAULTS = """\
+title = "two uploads, and a server that dies amid them"
+idle_seconds = 0.1
+after_seconds = 0.1
+seconds = 30
+
+[[group]]
+name = "push"
+shape = "mix"
+mix = { docker = 1, containerd = 1 }
+clients = 2
+each = 2
+sizes = { fixed = "1MB" }
+rate = { bytes_per_second = "2MB" }
+retries = 9
+
+[[fault]]
+at = 0.3
+kind = "kill_server"
+after = 0.1
+"""
+
+
+def test_a_server_that_is_killed_comes_back(tmp_path: Path) -> None:
+    """Clients go on where it stands after its new start: nothing fails, and the events say what happened."""
+    file = tmp_path / "faults.toml"
+    file.write_text(FAULTS)
+    assert main(["run", str(file), "--out", str(tmp_path / "out")]) == 0
+    folder = tmp_path / "out" / "1"
+    events = lines(folder / "events.jsonl")
+    assert [event["kind"] for event in events if event["event"] == "fault"] == ["kill_server", "restart"]
+    outcome = json.loads((folder / "run.json").read_text())["outcome"]
+    assert (outcome["operations"], outcome["failed"]) == (4, 0)
+    assert outcome["bytes_in"] >= 4 * MB
+
+
+def test_a_run_inside_a_memory_cgroup(tiny: Path, tmp_path: Path) -> None:
+    """The kernel's own peak is kept and held against the limit; the group is gone afterwards."""
+    try:
+        with memory_cgroup(100 * MB) as group:
+            assert group.kills() == 0
+    except NoCgroup as error:
+        pytest.skip(f"no memory cgroup to be had here: {error}")
+    assert not group.path.exists()
+    assert main(["run", str(tiny), "--out", str(tmp_path / "out"), "--cgroup", "200MB"]) == 0
+    outcome = json.loads((tmp_path / "out" / "1" / "run.json").read_text())["outcome"]
+    assert 10 * MB < outcome["peak_cgroup"] <= 200 * MB
+    assert outcome["cgroup_kills"] == 0
+    samples = lines(tmp_path / "out" / "1" / "samples.jsonl")
+    assert all(sample["cgroup"] > 0 for sample in samples)
+
+
+class Traced(BaseHTTPRequestHandler):
+    """A server that says what it holds: a kilobyte more each time."""
+
+    held = 0
+
+    def do_GET(self) -> None:
+        assert self.path == "/debug/tracemalloc?by=filename"
+        type(self).held += 1000
+        rows = [["trioreg/pipeline/pump.py:0", self.held, self.held // 1000], ["<frozen abc>:0", 7, 1]]
+        body = json.dumps({"tracing": True, "rows": rows}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_snapshots_are_taken_at_their_markers(tmp_path: Path) -> None:
+    """Idle, peak and after, each once; the later ones with what has grown since idle."""
+    with HTTPServer(("127.0.0.1", 0), Traced) as server, RunFolder(tmp_path / "run") as folder:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        snapshots = Snapshots(folder, server.server_port, wanted=True)
+        for marker in ("idle", "peak", "peak", "after"):
+            snapshots.take_once(marker)
+        snapshots.close()
+        server.shutdown()
+    found = {file.stem: json.loads(file.read_text()) for file in (tmp_path / "run" / "snapshots").iterdir()}
+    assert set(found) == {"idle", "peak", "after"}
+    assert "since_idle" not in found["idle"]
+    assert found["peak"]["by_layer"] == [["trioreg/pipeline", 2000, 2], ["python", 7, 1]]
+    assert found["after"]["since_idle"]["by_stage"] == [["pump", 2000, 2], ["other", 0, 0]]
+
+
+def test_a_server_that_does_not_trace_breaks_the_run(tmp_path: Path) -> None:
+    """Nobody asks for snapshots and gets a folder without them."""
+    with RunFolder(tmp_path / "run") as folder:
+        Snapshots(folder, 1, wanted=False).take("idle")
+        with pytest.raises(CaseFailed, match="no snapshot at idle"):
+            Snapshots(folder, 1, wanted=True).take("idle")

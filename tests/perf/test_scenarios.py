@@ -89,7 +89,8 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rate", "pace"),
     [
-        ({"bytes_per_second": "64KiB"}, Pace(3276, 3276 / (64 * KIB))),
+        ({"bytes_per_second": "64KiB"}, Pace(16 * KIB, 0.25)),
+        ({"bytes_per_second": "10MB"}, Pace(500_000, 0.05)),
         ({"bytes_per_second": 1}, Pace(1, 1.0)),
         ({"every": "1MiB", "seconds": 2.0}, Pace(MIB, 2.0)),
         ({"every": 7, "seconds": 0.05}, Pace(7, 0.05)),
