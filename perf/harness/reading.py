@@ -51,7 +51,7 @@ def load_scenario(name: str, overrides: list[Override] | None = None) -> Scenari
         apply(document, each)
     try:
         return to_scenario(document, file.parent)
-    except ValueError as error:  # msgspec.ValidationError is one
+    except (OSError, ValueError) as error:  # msgspec.ValidationError is the second
         raise ScenarioError(f"{file}: {error}") from None
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -254,9 +255,7 @@ def test_snapshots_are_grouped_by_file_layer_and_stage() -> None:
 
 def test_what_is_not_there_is_said() -> None:
     """Memray is no dependency: without it the option says how to get it."""
-    try:
-        import memray  # type: ignore[import-not-found] # noqa: F401 # it is optional, that is the point
-    except ImportError:
+    if find_spec("memray") is None:
         with pytest.raises(CaseFailed, match="pip install memray"):
             memray_python(Path("x"))
     else:

@@ -80,7 +80,8 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
     with pytest.raises(ScenarioError, match=r"ready ones are .*laptop"):
         load_scenario("nonsense")
     file = tmp_path / "mine.toml"
-    for text in ("title =", 'title = "x"\n[[group]]\nname = "a"\n'):
+    lacking = '[[group]]\nname = "a"\nshape = "docker"\nsizes = { recorded = "nowhere.txt" }\n'
+    for text in ("title =", 'title = "x"\n[[group]]\nname = "a"\n', f'title = "x"\n{lacking}'):
         file.write_text(text)
         with pytest.raises(ScenarioError, match=r"mine\.toml: "):
             load_scenario(str(file))
