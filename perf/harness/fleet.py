@@ -4,6 +4,7 @@ The rule: whatever they say goes to one bounded queue in the order it came, and 
 without its last word is an error of the run, never a number that is missing.
 """
 
+import contextlib
 import os
 import queue
 import subprocess
@@ -34,7 +35,8 @@ class Fleet:
         self._lines: queue.Queue[Line] = queue.Queue(LINES_WAITING)
         self._processes: list[subprocess.Popen[bytes]] = []
         self._beats = [Beat() for _ in self._jobs]
-        self._running = 0
+        self._readers: list[threading.Thread] = []
+        self._through: set[int] = set()
         self.ended: list[Ended] = []
 
     def __enter__(self) -> "Fleet":
@@ -46,7 +48,8 @@ class Fleet:
                 cwd=Path(__file__).parent.parent.parent,
             )
             self._processes.append(process)
-            threading.Thread(target=self._read, args=(number, process), daemon=True).start()
+            self._readers.append(threading.Thread(target=self._read, args=(number, process), daemon=True))
+            self._readers[-1].start()
             self._tell(process, encode(job))
         return self
 
@@ -58,6 +61,11 @@ class Fleet:
             process.wait()
             if process.stdin is not None:
                 process.stdin.close()
+        for reader in self._readers:
+            while reader.is_alive():  # it may wait for room in the queue
+                with contextlib.suppress(queue.Empty):
+                    self._lines.get(timeout=0.05)
+            reader.join()
 
     @property
     def totals(self) -> Beat:
@@ -67,7 +75,7 @@ class Fleet:
 
     @property
     def running(self) -> bool:
-        return self._running > 0
+        return len(self._through) < len(self._jobs)
 
     def prepare(self) -> None:
         """Until the catalog is filled and every process is ready. CaseFailed when one is not in time."""
@@ -82,7 +90,6 @@ class Fleet:
 
     def go(self) -> None:
         """Let all begin."""
-        self._running = len(self._processes)
         self._deadline = time.monotonic() + self._scenario.seconds + GRACE
         for process in self._processes:
             self._tell(process, b"go\n")
@@ -92,7 +99,7 @@ class Fleet:
         for said in self._take(timeout):
             if isinstance(said, Operation):
                 yield said
-        if self._running and time.monotonic() > self._deadline:
+        if self.running and time.monotonic() > self._deadline:
             raise CaseFailed("the clients did not end in time")
 
     def _take(self, timeout: float) -> Iterator[object]:
@@ -113,12 +120,12 @@ class Fleet:
             elif isinstance(said, Ended):
                 self._beats[number] = said.totals
                 self.ended.append(said)
-                self._running -= 1
+                self._through.add(number)
             yield said
 
     def _gone(self, number: int) -> None:
         code = self._processes[number].wait()
-        if code or not self.ended:
+        if code or number not in self._through:
             raise CaseFailed(f"client process {number} ended with exit code {code}")
 
     def _read(self, number: int, process: subprocess.Popen[bytes]) -> None:

@@ -70,7 +70,6 @@ class Run:
     watch: Watch
     snapshots: Snapshots
     outcome: Outcome
-    cgroup: Cgroup | None
 
     def idle(self) -> None:
         """Let it rest, and count peaks from here."""
@@ -127,9 +126,11 @@ class Run:
         outcome.after_rss = watch.rest(self.scenario.after_seconds)
         outcome.rounds.append(outcome.after_rss)
         self.folder.event("after", rss=outcome.after_rss)
-        if self.cgroup is not None:
-            self.outcome.peak_cgroup = max(self.cgroup.peak(), self.watch.peak_cgroup)
-            self.outcome.cgroup_kills = self.cgroup.kills()
+
+
+def ask_kernel(cgroup: Cgroup, outcome: Outcome) -> None:
+    """What it knows of the cgroup, once the server is gone, however it went."""
+    outcome.peak_cgroup, outcome.cgroup_kills = cgroup.peak() or None, cgroup.kills()
 
 
 def cpu(sample: dict[str, Any]) -> float:
@@ -155,7 +156,7 @@ def run_scenario(scenario: Scenario, options: Options, path: Path, repeat: int =
         try:
             with open_run(scenario, options, folder, Path(home), outcome) as run:
                 written = about(run)
-                measure(run, f"{scenario.name}/{scenario.seed}/{repeat}/{folder.started}", written)
+                measure(run, f"{scenario.name}/{scenario.seed}/{repeat}", written)
         except (CaseFailed, ServerFailed, NoCgroup, OSError) as error:
             outcome.broken = str(error) or repr(error)
             folder.event("failed", why=outcome.broken)
@@ -192,6 +193,8 @@ def open_run(
     ours = not options.peer.command
     with contextlib.ExitStack() as stack:
         cgroup = stack.enter_context(memory_cgroup(scenario.cgroup)) if scenario.cgroup is not None else None
+        if cgroup is not None:
+            stack.callback(ask_kernel, cgroup, outcome)
         stack.enter_context(disk_of(home, scenario.disk))
         settings = settings_of(scenario, home / "storage") if ours else {}
         if options.tracemalloc:
@@ -214,7 +217,7 @@ def open_run(
         stack.enter_context(watch)
         snapshots = Snapshots(folder, host.server.port, wanted=ours and options.tracemalloc)
         stack.callback(snapshots.close)
-        yield Run(scenario, options, folder, host, watch, snapshots, outcome, cgroup)
+        yield Run(scenario, options, folder, host, watch, snapshots, outcome)
 
 
 def measure(run: Run, name: str, written: dict[str, Any]) -> None:

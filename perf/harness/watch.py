@@ -63,7 +63,7 @@ class Watch:
 
     def forget(self) -> None:
         """Peaks count from here."""
-        self.peak_rss = self.peak_cgroup = 0
+        self.peak_rss = 0
         self.peak_at = 0.0
         self.longest_lag = 0.0
 
@@ -76,7 +76,6 @@ class Watch:
                 self.peak_rss, self.peak_at = max(sample["rss"], high_water), sample["t"]
             if self._cgroup is not None:
                 sample["cgroup"] = self._cgroup.usage()
-                self.peak_cgroup = max(self.peak_cgroup, sample["cgroup"])
             totals = self.clients()
             sample |= {"in_flight": totals.in_flight, "sent": totals.sent, "received": totals.received}
             newest, self._newest_inside = self._newest_inside, None
