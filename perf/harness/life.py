@@ -120,12 +120,17 @@ class Run:
     def rest(self) -> None:
         """What stays once everybody has gone."""
         outcome, watch = self.outcome, self.watch
-        outcome.peak_rss = max(outcome.peak_rss, watch.peak_rss)
-        outcome.loop_lag = max(outcome.loop_lag or 0.0, watch.longest_lag) or None
+        note_peak(watch, outcome)
         self.folder.event("peak", self.folder.began + watch.peak_at, rss=watch.peak_rss)
         outcome.after_rss = watch.rest(self.scenario.after_seconds)
         outcome.rounds.append(outcome.after_rss)
         self.folder.event("after", rss=outcome.after_rss)
+
+
+def note_peak(watch: Watch, outcome: Outcome) -> None:
+    """What was seen since the last load began, also of a run that broke."""
+    outcome.peak_rss = max(outcome.peak_rss, watch.peak_rss)
+    outcome.loop_lag = max(outcome.loop_lag or 0.0, watch.longest_lag) or None
 
 
 def ask_kernel(cgroup: Cgroup, outcome: Outcome) -> None:
@@ -215,6 +220,7 @@ def open_run(
         if view is not None:
             stack.callback(view.close)
         stack.enter_context(watch)
+        stack.callback(note_peak, watch, outcome)
         snapshots = Snapshots(folder, host.server.port, wanted=ours and options.tracemalloc)
         stack.callback(snapshots.close)
         yield Run(scenario, options, folder, host, watch, snapshots, outcome)

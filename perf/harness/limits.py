@@ -42,8 +42,8 @@ def round_growth(after: list[int]) -> float | None:
 
 FIGURES: dict[str, Callable[[Outcome], float | None]] = {
     "failed": lambda outcome: outcome.failed,
-    "idle_rss": lambda outcome: outcome.idle_rss,
-    "peak_rss": lambda outcome: outcome.peak_rss,
+    "idle_rss": lambda outcome: outcome.idle_rss or None,
+    "peak_rss": lambda outcome: outcome.peak_rss or None,
     "growth": lambda outcome: max(outcome.peak_rss - outcome.idle_rss, 0),
     "after_growth": lambda outcome: max(outcome.after_rss - outcome.idle_rss, 0),
     "round_growth": lambda outcome: round_growth(outcome.rounds),
