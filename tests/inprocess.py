@@ -10,6 +10,7 @@ import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 from blackbox import Registry, path_of
@@ -25,6 +26,7 @@ from trioreg.server.connections import Connections
 from trioreg.server.hypercorn import HypercornFront
 from trioreg.server.inside import Gauges, build_pages
 from trioreg.server.lane import Lane, LaneSettings
+from trioreg.server.limits import show_limits
 from trioreg.server.listeners import bound_port, open_listeners
 from trioreg.storage.catalog import Catalog
 from trioreg.web import create_app
@@ -112,7 +114,11 @@ async def serving(
         tls=(lambda: tls) if tls else None,
         most=most,
     )
-    service.pages = build_pages(service, Gauges(registry, storage, access, connections, None), debug=True)
+    service.pages = build_pages(
+        service,
+        Gauges(registry, storage, access, connections, None, partial(show_limits, service, connections)),
+        debug=True,
+    )
     listeners = await open_listeners("127.0.0.1", 0, 128)
     if receive_buffer is not None:
         # Accepted sockets inherit it.

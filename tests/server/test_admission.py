@@ -203,6 +203,22 @@ async def test_blocks_are_asked_for_in_the_name_of_the_client(front: str) -> Non
     assert answers == [202] * 3
 
 
+async def test_what_metrics_show() -> None:
+    """Places there are, those for a body and those kept, and refusals."""
+    async with registry("direct", 4) as server, server.connect() as client:
+        locations = [await server.start_upload() for _ in range(3)]
+        await begin(client, locations[0])
+        await server.start_upload()
+        check_refused(await server.request("POST", UPLOADS))
+        lines = (await server.request("GET", "/metrics")).body.decode().splitlines()
+        shown = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+        assert shown["trioreg_admission_places"] == "4"
+        assert shown['trioreg_admission_held_places{use="body"}'] == "1"
+        assert shown['trioreg_admission_held_places{use="kept"}'] == "3"
+        assert shown["trioreg_admission_waiting"] == "0"
+        assert int(shown['trioreg_limits_refused_total{limit="admission"}']) >= 1
+
+
 @on_both_fronts
 async def test_uploads_of_one_identity(front: str) -> None:
     """Its limit is its own, whatever address it comes from."""

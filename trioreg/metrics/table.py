@@ -59,6 +59,22 @@ CONNECTIONS = Gauge(
     "trioreg_http_connections", "Open connections, by what serves them.", front=("direct", "hypercorn")
 )
 
+# Limits.
+
+PLACES = Gauge("trioreg_admission_places", "Uploads that there may be at once.")
+PLACES_HELD = Gauge(
+    "trioreg_admission_held_places",
+    "Places that uploads have: for a body that is received, or kept between two requests.",
+    use=("body", "kept"),
+)
+ADMISSION_WAITING = Gauge("trioreg_admission_waiting", "Uploads that wait for a place.")
+LIMITS = ("admission", "rate", "connections")
+REFUSED = Counter(
+    "trioreg_limits_refused_total",
+    "Requests without a place (429), too many requests (429), connections that were turned away (503).",
+    limit=LIMITS,
+)
+
 # Uploads, blocks and the digest engine.
 
 WAITS = ("lease", "client", "block", "digest", "disk", "verify", "publish")

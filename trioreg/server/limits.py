@@ -11,8 +11,10 @@ import resource
 from trioreg.api import Service
 from trioreg.api.rates import RateLimits
 from trioreg.config import Config
+from trioreg.metrics import table
 from trioreg.pipeline.admission import AdmissionLimits, places_for
 from trioreg.registry.limits import Limits
+from trioreg.server.connections import Connections
 
 # An upload has its lease, its record's directory and its data open, and a third of all is for files.
 _DESCRIPTORS_PER_PLACE = 9
@@ -43,6 +45,18 @@ def apply_limits(service: Service, config: Config) -> None:
     service.admission.limits = admission_limits(config, registry.pump.budget.statistics().total)
     registry.guard.limits = storage_limits(config)
     service.rates.limits = RateLimits(config.rate_requests, config.rate_burst)
+
+
+def show_limits(service: Service, connections: Connections) -> None:
+    """Put what the limits hold and refuse into the metrics."""
+    look = service.admission.statistics()
+    table.PLACES.set(look.places)
+    table.PLACES_HELD.set(look.held - look.kept, 0)
+    table.PLACES_HELD.set(look.kept, 1)
+    table.ADMISSION_WAITING.set(look.waiting)
+    refused = (look.refused, service.rates.statistics().refused, connections.crowd.refused)
+    for place, count in enumerate(refused):
+        table.REFUSED.follow(count, place)
 
 
 def _descriptors() -> int:

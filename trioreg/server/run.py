@@ -26,7 +26,7 @@ from trioreg.server.access import add_token_page, build_authorizer, speaks_tls
 from trioreg.server.connections import Connections
 from trioreg.server.inside import Gauges, build_pages
 from trioreg.server.lane import Lane, LaneSettings
-from trioreg.server.limits import apply_limits, most_connections
+from trioreg.server.limits import apply_limits, most_connections, show_limits
 from trioreg.server.listeners import bound_port, open_listeners
 from trioreg.server.notices import Notices
 from trioreg.server.reload import Live
@@ -114,7 +114,9 @@ async def serve(
     live.on_change(notices.change)
     live.on_change(partial(_change, service, access, front, lane, connections))
     disk = config.storage_path if config.storage_driver == "filesystem" else None
-    gauges = Gauges(service.registry, storage, access, connections, disk)
+    gauges = Gauges(
+        service.registry, storage, access, connections, disk, partial(show_limits, service, connections)
+    )
     service.pages = build_pages(service, gauges, debug=config.debug_enabled)
     if config.auth_tokens:
         add_token_page(service)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,13 +35,17 @@ _PUBLISH_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Gauges:
-    """Where the values come from. `disk`: a path on the storage's disk, None without one."""
+    """Where the values come from. `disk`: a path on the storage's disk, None without one.
+
+    `limits` looks up its own (`server.limits`).
+    """
 
     registry: Registry
     storage: Storage
     access: logs.AccessLog
     connections: Connections
     disk: Path | None
+    limits: Callable[[], None] = lambda: None
 
     @property
     def pump(self) -> Pump:
@@ -53,6 +58,7 @@ class Gauges:
         self._engine()
         self._caches()
         self._process()
+        self.limits()
         for place, count in enumerate(self.connections.counts()):
             table.CONNECTIONS.set(count, place)
         table.DROPPED_LINES.follow(self.access.dropped)
