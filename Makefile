@@ -6,7 +6,7 @@ ARGS ?=
 RUN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: serve test faults check perf perf-memory perf-report audit lock clean
+.PHONY: serve test faults check perf perf-memory perf-report audit lock wheel clean
 
 serve: $(READY)
 	@exec $(RUN)/python -m trioreg serve $(ARGS)
@@ -39,6 +39,10 @@ perf-report: $(READY)
 	done; \
 	$(RUN)/python -m perf formula $$sets || passed=$$?; \
 	$(RUN)/python -m perf report $$out/laptop $$sets --out $$out/report && exit $$passed
+
+# A source package and a manylinux wheel in dist/, each tried where nothing of this tree is.
+wheel:
+	@PYTHON="$(PYTHON)" .ci/wheel
 
 # What the lock says, and this tree itself, editable. The stamp makes the next call instant.
 $(READY): requirements-dev.lock pyproject.toml $(wildcard setup.py trioreg/pipeline/native/*)

@@ -1,6 +1,8 @@
 /* trioreg.pipeline._engine: the module, and what it tells about this CPU. */
 #include "objects.h"
 
+#include "cpu.h"
+
 static struct plan measured;
 static bool is_measured;
 
@@ -45,7 +47,7 @@ static PyObject *capabilities(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(i
     const struct plan *plan = measured_plan();
     PyObject *dict = Py_BuildValue(
         "{s:N,s:N,s:N,s:i,s:s,s:s}", "avx512", PyBool_FromLong(avx512), "avx2",
-        PyBool_FromLong(avx2), "sha_ni", PyBool_FromLong(single_has_sha_ni()), "lanes",
+        PyBool_FromLong(avx2), "sha_ni", PyBool_FromLong(cpu_has_sha_ni()), "lanes",
         plan->ways[plan->choice[LANES_MAX]].lanes, "single", single_name(SHA256), "single_sha512",
         single_name(SHA512));
     if (dict != NULL && !add_plan(dict))

@@ -7,6 +7,8 @@
  */
 #include "plan.h"
 
+#include "cpu.h"
+
 #include <string.h>
 #include <time.h>
 
@@ -18,14 +20,13 @@ int plan_ways(struct way ways[WAYS_MAX]) {
     int count = 0;
     ways[count++] = (struct way){"single", 1, one_at_a_time, 0};
 #if TRIOREG_X86
-    if (single_has_sha_ni()) {
+    if (cpu_has_sha_ni()) {
         ways[count++] = (struct way){"sha-ni x2", 2, lanes_sha_ni_2, 0};
         ways[count++] = (struct way){"sha-ni x4", 4, lanes_sha_ni_4, 0};
     }
-    if (__builtin_cpu_supports("avx2"))
+    if (cpu_has_avx2())
         ways[count++] = (struct way){"avx2 x8", 8, lanes_avx2, 0};
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512vl"))
+    if (cpu_has_avx512())
         ways[count++] = (struct way){"avx512 x16", 16, lanes_avx512, 0};
 #endif
     return count;

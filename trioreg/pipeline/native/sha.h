@@ -75,7 +75,6 @@ sha256_function sha256_ni; /* sha_ni.c */
 
 sha256_function sha256_single;
 sha512_function sha512_single;
-bool single_has_sha_ni(void);
 /* "sha-ni", "openssl" or "portable"; NULL chooses again. False: not to be had, nothing changes. */
 bool single_use(const char *name);
 const char *single_name(enum sha_algorithm algorithm);

@@ -4,22 +4,11 @@
  * (assembler for every CPU) if its functions were handed in, then portable C. SHA-512 has no
  * instructions here: OpenSSL, then portable C. All of them give the same words.
  */
+#include "cpu.h"
 #include "sha.h"
 
 #include <stdatomic.h>
 #include <string.h>
-
-#if TRIOREG_X86
-#include <cpuid.h>
-
-bool single_has_sha_ni(void) {
-    unsigned a, b = 0, c, d;
-    return __builtin_cpu_supports("sse4.1") && __builtin_cpu_supports("ssse3") &&
-           __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b >> 29 & 1);
-}
-#else
-bool single_has_sha_ni(void) { return false; }
-#endif
 
 /* --- OpenSSL's contexts, as its headers have had them since 0.9.8 (openssl/sha.h) --- */
 
@@ -83,7 +72,7 @@ const char *single_name(enum sha_algorithm algorithm) {
 bool single_use(const char *name) {
     bool any = name == NULL;
 #if TRIOREG_X86
-    if ((any || strcmp(name, "sha-ni") == 0) && single_has_sha_ni()) {
+    if ((any || strcmp(name, "sha-ni") == 0) && cpu_has_sha_ni()) {
         chosen256 = sha256_ni;
         chosen512 = update512 != NULL ? sha512_openssl : sha512_portable;
         return true;
