@@ -3,7 +3,8 @@
 `Facts` is what must be true of one client's repositories, seen from outside. While a request is on its way
 both before and after are true; the answer decides; a kill leaves both until somebody has looked. Each client
 has repositories of its own, so nobody else changes its facts, and blobs in common with the others, so that
-they meet on the same files.
+they meet on the same files. A collection may take what no image needs, once it is old: such a blob is there
+or not, until it is promised anew.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ class Facts:
     def __init__(self) -> None:
         self.may: dict[Fact, set[str | None]] = defaultdict(lambda: {None})
         self.unlooked: set[Fact] = set()
+        # Blobs promised since time last passed: no collection may take them, whoever needs them.
+        self.fresh: set[Fact] = set()
 
     def here(self, kind: str, repository: str) -> list[str]:
         """Names that are certainly there."""
@@ -48,8 +51,16 @@ class Facts:
         def became() -> None:
             for fact, value in after.items():
                 self.may[fact] = {value}
+                if fact[0] == "blob":
+                    self.fresh.add(fact)
 
         yield became
+
+    def collectable(self, repository: str, needed: set[str]) -> None:
+        """What no manifest needs and is not fresh may be collected from now on: there, or not."""
+        for fact, may in self.may.items():
+            if fact[:2] == ("blob", repository) and fact[2] not in needed and fact not in self.fresh:
+                may.add(None)
 
 
 class Client:
@@ -171,15 +182,13 @@ class Client:
                 if digest in self.facts.may["tag", repository, tag]:
                     assert len(self.facts.may["tag", repository, tag]) == 1
                     gone["tag", repository, tag] = None
+            # Once the request is on its way, what only this image needed may go.
+            self.facts.collectable(repository, self._needed(repository, but=digest))
             self._delete(wire, f"/v2/{repository}/manifests/{digest}", gone)
 
     def _delete_blob(self, wire: Wire, repository: str) -> None:
         """One that no manifest needs: what else should its image be."""
-        needed = {
-            each["digest"]
-            for digest in self.facts.here("manifest", repository)
-            for each in self._blobs_of(self._manifests[digest])
-        }
+        needed = self._needed(repository)
         free = [digest for digest in self.facts.here("blob", repository) if digest not in needed]
         if free:
             digest = self._choose.choice(free)
@@ -191,6 +200,17 @@ class Client:
             assert status == 202, (path, status, body)
             became()
 
+    def time_passed(self) -> None:
+        """All that was pushed is as old as a collection wants it."""
+        self.facts.fresh.clear()
+        for repository in self.repositories:
+            self.facts.collectable(repository, self._needed(repository))
+
+    def _needed(self, repository: str, but: str = "") -> set[str]:
+        """Blobs of the images that are certainly there."""
+        manifests = [digest for digest in self.facts.here("manifest", repository) if digest != but]
+        return {each["digest"] for digest in manifests for each in self._blobs_of(self._manifests[digest])}
+
     @staticmethod
     def _blobs_of(manifest: Manifest) -> list[dict[str, str]]:
         document = json.loads(manifest.body)
@@ -200,13 +220,29 @@ class Client:
 
     def check(self, wire: Wire, *, everything: bool) -> None:
         """Each fact as the registry shows it now; what was in doubt is known afterwards."""
-        for fact in sorted(self.facts.may if everything else self.facts.unlooked):
-            found = self._look(wire, fact)
-            assert found in self.facts.may[fact], (fact, found, self.facts.may[fact])
-            self.facts.may[fact] = {found}
+        for fact in self._of_kind(everything, "manifest"):
+            self._look_at(wire, fact)
+        # What an image needs that is there must be there, whatever was in doubt before.
+        for repository in self.repositories:
+            for digest in self._needed(repository):
+                self.facts.may["blob", repository, digest] = {digest}
+                self.facts.unlooked.add(("blob", repository, digest))
+        for fact in self._of_kind(everything, "blob", "tag"):
+            self._look_at(wire, fact)
         self.facts.unlooked.clear()
         for repository in self.repositories:
             self._check_lists(wire, repository)
+
+    def _of_kind(self, everything: bool, *kinds: str) -> list[Fact]:
+        return sorted(
+            fact for fact in (self.facts.may if everything else self.facts.unlooked) if fact[0] in kinds
+        )
+
+    def _look_at(self, wire: Wire, fact: Fact) -> None:
+        found = self._look(wire, fact)
+        assert found in self.facts.may[fact], (fact, found, self.facts.may[fact])
+        if fact[0] != "blob" or fact in self.facts.fresh or found is None or len(self.facts.may[fact]) == 1:
+            self.facts.may[fact] = {found}
 
     def _look(self, wire: Wire, fact: Fact) -> str | None:
         kind, repository, name = fact
