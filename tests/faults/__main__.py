@@ -34,7 +34,8 @@ def run(only: str) -> int:
 
     report = Report()
     here = Path(__file__).parent
-    code = int(pytest.main([str(here), "-q", "-p", "no:cacheprovider", "-k", only], [report]))
+    quiet = ["-p", "no:cacheprovider", "-o", "faulthandler_timeout=1800"]  # a full test takes minutes
+    code = int(pytest.main([str(here), "-q", *quiet, "-k", only], [report]))
     for row in [*TALLY.rows(), *report.skipped]:
         print(row)  # noqa: T201 (the result)
     good = code == 0 and TALLY.tried.total() > 0 and TALLY.lost == 0 and not report.skipped
