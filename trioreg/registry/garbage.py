@@ -91,10 +91,11 @@ class Collector:
 
     async def _take_all_back(self) -> None:
         """What a killed run left aside is judged anew."""
-        async for digests in self._store.blobs_aside():
-            for digest in digests:
-                await self._store.take_blob_back(digest)
-                self.report.left_behind += 1
+        async with aclosing(self._store.blobs_aside()) as pieces:
+            async for digests in pieces:
+                for digest in digests:
+                    await self._store.take_blob_back(digest)
+                    self.report.left_behind += 1
 
     # Links.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import aclosing
 
 import msgspec
 
@@ -41,17 +42,18 @@ async def purge(
     report = PurgeReport(dry_run, expire_after)
     since = now() - expire_after
     with store.alone("purge"):
-        async for sessions in store.scan_sessions():
-            for session in sessions:
-                report.sessions += 1
-                if session.used >= since:
-                    continue
-                if dry_run or await store.drop_session(session.id, since):
-                    report.purged += 1
-                    report.bytes += session.bytes
-                else:
-                    report.busy += 1
-                watch(report)
+        async with aclosing(store.scan_sessions()) as pieces:
+            async for sessions in pieces:
+                for session in sessions:
+                    report.sessions += 1
+                    if session.used >= since:
+                        continue
+                    if dry_run or await store.drop_session(session.id, since):
+                        report.purged += 1
+                        report.bytes += session.bytes
+                    else:
+                        report.busy += 1
+                    watch(report)
         if not dry_run:
             report.temporaries = await store.drop_temporaries(now() - _TEMPORARY_SECONDS)
     return report

@@ -16,7 +16,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
@@ -64,9 +64,9 @@ class CollectableBlobs(BlobStore, Protocol):
     async def drop_blob(self, digest: Digest) -> bool:
         """Delete what is aside; False if somebody took it back."""
 
-    def blobs_aside(self) -> AsyncIterator[Sequence[Digest]]: ...
+    def blobs_aside(self) -> AsyncGenerator[Sequence[Digest], None]: ...
 
-    def scan_sessions(self) -> AsyncIterator[Sequence[SessionInfo]]:
+    def scan_sessions(self) -> AsyncGenerator[Sequence[SessionInfo], None]:
         """Every upload session, also one without a readable record."""
 
     async def drop_session(self, upload: UploadId, unused_since: float) -> bool:

@@ -237,7 +237,7 @@ class MemoryStorage:
     async def drop_blob(self, digest: Digest) -> bool:
         return self._blobs_aside.pop(digest, None) is not None
 
-    async def scan_sessions(self) -> AsyncIterator[Sequence[SessionInfo]]:
+    async def scan_sessions(self) -> AsyncGenerator[Sequence[SessionInfo], None]:
         yield [SessionInfo(each, len(held.data), held.info.started) for each, held in self.sessions.items()]
 
     async def drop_session(self, upload: UploadId, unused_since: float) -> bool:
@@ -250,5 +250,5 @@ class MemoryStorage:
     async def drop_temporaries(self, unused_since: float) -> int:
         return 0
 
-    async def blobs_aside(self) -> AsyncIterator[Sequence[Digest]]:
+    async def blobs_aside(self) -> AsyncGenerator[Sequence[Digest], None]:
         yield list(self._blobs_aside)

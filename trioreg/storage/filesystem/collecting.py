@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -48,9 +48,9 @@ class CollectableFiles(FilesystemStorage):
                 at = f"{algorithm}/{prefix}"
                 if at <= after:
                     continue
-                async for names in self.scan(f"{layout.BLOBS}/{at}"):
-                    infos = await trio.to_thread.run_sync(self._look, algorithm, prefix, names)
-                    yield after, infos
+                async with aclosing(self.scan(f"{layout.BLOBS}/{at}")) as pieces:
+                    async for names in pieces:
+                        yield after, await trio.to_thread.run_sync(self._look, algorithm, prefix, names)
                 after = at
 
     async def set_blob_aside(self, digest: Digest) -> bool:
@@ -64,10 +64,11 @@ class CollectableFiles(FilesystemStorage):
     async def drop_blob(self, digest: Digest) -> bool:
         return await self._drop(layout.blob_aside(digest))
 
-    async def blobs_aside(self) -> AsyncIterator[Sequence[Digest]]:
+    async def blobs_aside(self) -> AsyncGenerator[Sequence[Digest], None]:
         for algorithm in ALGORITHMS:
-            async for names in self.scan(f"{layout.QUARANTINE}/{algorithm}"):
-                yield [digest for name in names if (digest := _digest(algorithm, name))]
+            async with aclosing(self.scan(f"{layout.QUARANTINE}/{algorithm}")) as pieces:
+                async for names in pieces:
+                    yield [digest for name in names if (digest := _digest(algorithm, name))]
 
     def _look(self, algorithm: Algorithm, prefix: str, names: Sequence[str]) -> list[BlobInfo]:
         below = f"{self._below}{layout.BLOBS}/{algorithm}/{prefix}/"
@@ -82,7 +83,7 @@ class CollectableFiles(FilesystemStorage):
 
     # Upload sessions, and what was left half written.
 
-    async def scan_sessions(self) -> AsyncIterator[Sequence[SessionInfo]]:
+    async def scan_sessions(self) -> AsyncGenerator[Sequence[SessionInfo], None]:
         async with aclosing(self.scan(layout.UPLOADS)) as pieces:
             async for names in pieces:
                 yield await trio.to_thread.run_sync(self._sessions, names)
