@@ -7,8 +7,9 @@ import pytest
 from trioreg.auth.access_file import parse_access_file
 from trioreg.auth.identity import Action, Identity
 from trioreg.auth.policy import OPEN_MAY_ALL, SIGNED_IN_MAY_ALL, Policy
-from trioreg.auth.scopes import Scope, check_pattern, matches, parse_scope, parse_scopes
+from trioreg.auth.scopes import Scope, parse_scope, parse_scopes
 from trioreg.oci.names import RepositoryName
+from trioreg.oci.patterns import check_pattern, matches
 
 FILE = b"""
 [groups]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from trioreg.oci.patterns import matches
+from trioreg.config import ConfigError, load
+from trioreg.oci.patterns import check_pattern, matches
 
 
 @pytest.mark.parametrize(
@@ -30,3 +31,19 @@ def test_what_fits(pattern: str, fits: list[str], other: list[str]) -> None:
 def test_the_slowest_pattern_is_fast_enough() -> None:
     """Three stars, as many as the settings take, against the longest name: the work is bounded."""
     assert not matches("**a**a**b", "a" * 255)
+
+
+@pytest.mark.parametrize("pattern", ["a", "a/b.c_d-e", "**", "*/**/*", "a?"])
+def test_patterns(pattern: str) -> None:
+    """As many as three stars, two beside each other being one; the settings take them too."""
+    assert check_pattern(pattern) == pattern
+    assert load({"quota.tags": f"{pattern}=1"}, {}, None).quota_tags == ((pattern, 1),)
+
+
+@pytest.mark.parametrize("pattern", ["", "A", "a b", "a[b]", "*/*/*/*", "a" * 256])
+def test_no_patterns(pattern: str) -> None:
+    """Characters that no name has, or so many stars that one name could hold up everybody."""
+    with pytest.raises(ValueError, match=r"pattern|stars"):
+        check_pattern(pattern)
+    with pytest.raises(ConfigError):
+        load({"quota.tags": f"{pattern}=1"}, {}, None)

@@ -23,7 +23,8 @@ import msgspec
 
 from trioreg.auth.issuers import IssuerSpec
 from trioreg.auth.policy import EVERYONE, SIGNED_IN, Policy, Rule
-from trioreg.auth.scopes import ANYWHERE, check_pattern
+from trioreg.auth.scopes import ANYWHERE
+from trioreg.oci.patterns import check_pattern
 
 
 class _Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

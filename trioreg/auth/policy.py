@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from trioreg.auth.identity import Action, Identity
-from trioreg.auth.scopes import ANYWHERE, CATALOG, Scope, covered, matches
+from trioreg.auth.scopes import ANYWHERE, CATALOG, Scope, covered
 from trioreg.oci.errors import RegistryError
 from trioreg.oci.names import RepositoryName, parse_name
+from trioreg.oci.patterns import matches
 
 EVERYONE = "*"  # also who is not signed in
 SIGNED_IN = "users"  # the group of all who are, but for those whose own scopes say what they may

@@ -23,8 +23,9 @@ from typing import Annotated, Literal
 import msgspec
 
 from trioreg.auth.identity import ROBOT_PREFIX, Identity
-from trioreg.auth.scopes import ACTIONS, Scope, check_pattern, parse_scope
+from trioreg.auth.scopes import ACTIONS, Scope, parse_scope
 from trioreg.auth.watched import is_young, read_bounded, stamp_of
+from trioreg.oci.patterns import check_pattern
 
 # Said of a token wherever one is found by accident; scanners look for such words.
 TOKEN_PREFIX = "trioreg-robot."

@@ -9,10 +9,10 @@ Rule: a scope that we do not understand grants nothing, and it is no error to as
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+
+from trioreg.oci.patterns import matches
 
 ACTIONS = frozenset({"pull", "push", "delete"})
 ANYWHERE = "**"
@@ -61,33 +61,3 @@ def parse_scopes(texts: Iterable[str]) -> list[Scope]:
 
 def covered(scopes: Iterable[Scope], kind: str, name: str, action: str) -> bool:
     return any(scope.covers(kind, name, action) for scope in scopes)
-
-
-def matches(pattern: str, name: str) -> bool:
-    """Whether a repository name fits a pattern."""
-    return _compiled(pattern).fullmatch(name) is not None
-
-
-@lru_cache(maxsize=1024)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    """``**`` anything, ``*`` and ``?`` nothing that has a slash; all other characters are themselves.
-
-    Each star becomes one possessive-free run between literals, so matching is at most quadratic in a name of
-    255 characters for each star; `check_pattern` bounds the stars.
-    """
-    parts = re.split(r"(\*\*|\*|\?)", pattern)
-    words = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
-    return re.compile("".join(words.get(part) or re.escape(part) for part in parts), re.DOTALL)
-
-
-_PATTERN = re.compile(r"[a-z0-9._/*?-]+")
-_MOST_STARS = 4
-
-
-def check_pattern(pattern: str) -> str:
-    """The pattern, or ValueError: characters that no name has, or so many stars that matching is slow."""
-    if not _PATTERN.fullmatch(pattern):
-        raise ValueError(f"{pattern!r} is not a repository pattern")
-    if len(re.findall(r"\*+", pattern)) > _MOST_STARS:
-        raise ValueError(f"{pattern!r} has more than {_MOST_STARS} stars")
-    return pattern
