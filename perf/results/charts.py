@@ -228,13 +228,14 @@ def server_label(run: Run) -> str:
 
 def side_by_side(groups: Sequence[tuple[str, Sequence[Run]]], prefix: str) -> Chart | None:
     """RSS over time of the typical run of each group, from the start of its load; six at most."""
-    found = []
-    for label, runs in groups[:6]:
+    found, most = [], 6
+    for label, runs in groups[:most]:
         run = typical(runs)
         begin = run.load[0]
         points = thinned([(s.t - begin, s.rss / MB) for s in run.samples if s.t >= begin])
         found.append(Series(label, [x for x, _ in points], [y for _, y in points]))
-    found = [each for each in found if each.x]
+    found = [line for line in found if line.x]
     x = Axis("time since the start of the load", "s")
-    title = "RSS of each over time (the repeat with the middle peak)"
+    each = f"the first {most} of {len(groups)}" if len(groups) > most else "each"
+    title = f"RSS of {each} over time (the repeat with the middle peak)"
     return Lines(f"{prefix}-side-by-side", title, x, MEMORY, found) if len(found) > 1 else None

@@ -39,6 +39,7 @@ MARKERS = "os^Dvx"
 HATCHES = ("", "///", "\\\\\\", "xxx", "---", "|||")  # circles and dots would take 200 kB each
 STEPS = 12  # of shade in a heat map; from 50 on matplotlib would paint the scale as an image
 SIZE = (8.6, 3.7)  # inches
+BAR = 0.15  # inches
 DPI = 120  # of the PNG: 1032 × 444
 CLOSE = 0.065  # of the height: labels of one line nearer than this would overlap
 WIDE = 24  # letters of a label that fit beside the axes
@@ -120,13 +121,15 @@ def figure(chart: Chart, colours: dict[str, str]) -> "Figure":
     from matplotlib.figure import Figure
 
     with mpl.rc_context({"font.family": "sans-serif", "font.size": 9, "hatch.linewidth": 0.6}):
-        made = Figure(figsize=SIZE, facecolor=colours["paper"])
-        left = 0.09 if isinstance(chart, Lines) else 0.18  # where rows have names
-        axes = made.add_axes((left, 0.14, 0.81 - left, 0.74))
+        width, height = size_of(chart)
+        made = Figure(figsize=(width, height), facecolor=colours["paper"])
+        left = 0.09 if isinstance(chart, Lines) else 0.14 if isinstance(chart, HeatMap) else 0.24
+        axes = made.add_axes((left, 0.52 / height, 0.81 - left, 1 - 0.96 / height))
         axes.set_facecolor(colours["paper"])
         axes.set_title(chart.title, loc="left", color=colours["ink"], fontsize=10, pad=16)
         axes.set_xlabel(str(chart.x), color=colours["ink"])
         axes.set_ylabel(str(chart.y), color=colours["ink"])
+        axes.yaxis.set_label_coords((0.022 - left) / (0.81 - left), 0.5)
         axes.tick_params(colors=colours["ink"], labelcolor=colours["ink"])
         for side, spine in axes.spines.items():
             spine.set_color(colours["rule"])
@@ -138,6 +141,12 @@ def figure(chart: Chart, colours: dict[str, str]) -> "Figure":
         else:
             bars(axes, chart, colours)
         return made
+
+
+def size_of(chart: Chart) -> tuple[float, float]:
+    """Inches; higher where bars would be too thin for the number behind them."""
+    bars_there = len(chart.rows) * len(chart.groups) if isinstance(chart, Bars) else 0
+    return SIZE[0], max(SIZE[1], 1.2 + BAR * bars_there)
 
 
 def lines(axes: "Axes", chart: Lines, colours: dict[str, str]) -> None:
