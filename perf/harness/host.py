@@ -202,5 +202,8 @@ def free_bytes(folder: Path) -> int:
 
 
 def words_of(command: Sequence[str]) -> list[str]:
-    """A command for whoever reads the result: absolute paths end in their last part."""
-    return [Path(word).name if word.startswith("/") else word for word in command]
+    """A command for whoever reads the result: of absolute paths, also behind a `=`, the last part."""
+    parts = [word.rpartition("=") for word in command]
+    return [
+        name + equals + (Path(value).name if value[:1] == "/" else value) for name, equals, value in parts
+    ]

@@ -212,7 +212,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     rounds: int = 1  # the load again and again, with a rest between
     seconds: float = 300.0
     idle_seconds: float = 1.0
-    after_seconds: float = 6.0  # the server gives idle blocks back every 5
+    after_seconds: float = 11.0  # the server looks every 5 for blocks that nobody took since the last look
 
     def __post_init__(self) -> None:
         names = [group.name for group in self.group]

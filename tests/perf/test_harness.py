@@ -15,7 +15,7 @@ import pytest
 from perf.__main__ import main
 from perf.harness.cgroup import Hierarchy, NoCgroup, find_hierarchy, memory_cgroup
 from perf.harness.folder import FolderTaken, RunFolder
-from perf.harness.host import memray_python, predicted
+from perf.harness.host import memray_python, predicted, words_of
 from perf.harness.inside import InsideView, parse
 from perf.harness.limits import Outcome, judge, kept
 from perf.harness.messages import Beat, Operation, decode_said, encode
@@ -362,3 +362,10 @@ def test_a_server_that_does_not_trace_breaks_the_run(tmp_path: Path) -> None:
         Snapshots(folder, 1, wanted=False).take("idle")
         with pytest.raises(CaseFailed, match="no snapshot at idle"):
             Snapshots(folder, 1, wanted=True).take("idle")
+
+
+def test_commands_are_told_without_the_machine() -> None:
+    """Folders of whoever ran it are nobody's business; options stay."""
+    command = ["env", "ROOT=/tmp/x/storage", "/usr/bin/python3", "-m", "trioreg", "--bind", "127.0.0.1:0"]
+    told = ["env", "ROOT=storage", "python3", "-m", "trioreg", "--bind", "127.0.0.1:0"]
+    assert words_of(command) == told
