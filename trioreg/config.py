@@ -456,6 +456,17 @@ class Config:
         " between its last blob and its manifest.",
         minimum=60,
     )
+    scrub_interval: float = _row(
+        "scrub.interval", SECONDS, "0",
+        "Read every blob so often while the server runs, to find what is rotten; 0 leaves it to"
+        " `trioreg scrub`.",
+        live=True,
+    )
+    scrub_rate: int = _row(
+        "scrub.rate", SIZE, "32MiB",
+        "Bytes that a scrub reads a second; 0 is as fast as it goes.",
+        live=True,
+    )
     gc_untagged: bool = _row(
         "gc.untagged", BOOL, "false",
         "Collect manifests too that have no tag and that no other manifest needs.",

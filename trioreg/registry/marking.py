@@ -30,6 +30,10 @@ class Unreadable(Exception):
     """A manifest that is linked and cannot be read; the text says which and why."""
 
 
+class _Changed(Exception):
+    pass
+
+
 def pack(digest: Digest) -> bytes:
     return bytes.fromhex(digest.hex)
 
@@ -101,7 +105,7 @@ class Marker:
             if await self._catalog.has_manifest(name, digest):
                 raise Unreadable(f"{name}@{digest}: its bytes are missing") from None
             return None
-        except RegistryError as error:
+        except (RegistryError, _Changed) as error:
             raise Unreadable(f"{name}@{digest}: {error}") from None
 
     async def _has(self, name: RepositoryName, digest: Digest) -> bool:
@@ -110,5 +114,5 @@ class Marker:
 
 def _parse(data: bytes, digest: Digest, media_type: str) -> Manifest:
     if digest_of(data, digest.algorithm) != digest:
-        raise Unreadable(f"{digest}: its bytes have changed")
+        raise _Changed("its bytes have changed")
     return parse_manifest(data, media_type)

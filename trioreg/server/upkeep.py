@@ -1,4 +1,4 @@
-"""What a server does to its storage on schedule: collects garbage and purges dead uploads.
+"""What a server does to its storage on schedule: collects garbage and purges dead uploads, scrubs.
 
 Rules: one process does a piece of work at a time, whichever comes first (`alone`); when it was last done is
 written in the storage, so neither a restart nor a second worker does it again, and what a killed process
@@ -92,7 +92,17 @@ async def _purge(store: CollectableStorage, config: Config) -> msgspec.Struct:
     return await purge(store, expire_after=config.upload_expire_after)
 
 
+async def _scrub(store: CollectableStorage, config: Config) -> msgspec.Struct:
+    from trioreg.registry.scrub import Scrubber
+
+    report = await Scrubber(store, rate=config.scrub_rate).run()
+    for rotten in report.rotten:
+        _log.error("a blob is rotten", digest=rotten.digest, needed_by=", ".join(rotten.images))
+    return report
+
+
 WORKS = (
     Work("gc", lambda config: config.gc_interval, _collect),
+    Work("scrub", lambda config: config.scrub_interval, _scrub),
     Work("purge", lambda config: _PURGE_SECONDS if config.upload_expire_after else 0.0, _purge),
 )

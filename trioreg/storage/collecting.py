@@ -64,6 +64,9 @@ class CollectableBlobs(BlobStore, Protocol):
     async def drop_blob(self, digest: Digest) -> bool:
         """Delete what is aside; False if somebody took it back."""
 
+    async def retire_blob(self, digest: Digest) -> bool:
+        """Move a rotten blob out of service for good, where people can look at it; whether it was there."""
+
     def blobs_aside(self) -> AsyncGenerator[Sequence[Digest], None]: ...
 
     def scan_sessions(self) -> AsyncGenerator[Sequence[SessionInfo], None]:

@@ -9,6 +9,7 @@
       repositories/<name>/_manifests/revisions/<algorithm>/<hex>/media-type  as it was pushed
       repositories/<name>/_manifests/tags/<tag>/current/link                 digest of the tag
       repositories/<name>/_referrers/<algorithm>/<subject hex>/<algorithm>/<hex>   descriptor (JSON)
+      rotten/<algorithm>/<hex>                                               a blob that failed its digest
       uploads/<id>/data, state                                               bytes so far; record
       upkeep/<work>                                                          where it was, what was agreed
       quarantine/<algorithm>/<hex>                                           a blob that collection set aside
@@ -36,6 +37,10 @@ LAYERS = "_layers"
 
 def blob(digest: Digest) -> str:
     return f"{BLOBS}/{digest.algorithm}/{digest.hex[:2]}/{digest.hex}"
+
+
+def rotten(digest: Digest) -> str:
+    return f"rotten/{digest.algorithm}/{digest.hex}"
 
 
 def upkeep(work: str) -> str:

@@ -250,5 +250,8 @@ class MemoryStorage:
     async def drop_temporaries(self, unused_since: float) -> int:
         return 0
 
+    async def retire_blob(self, digest: Digest) -> bool:
+        return self.blobs.pop(digest, None) is not None
+
     async def blobs_aside(self) -> AsyncGenerator[Sequence[Digest], None]:
         yield list(self._blobs_aside)

@@ -33,6 +33,16 @@ def set_blob_aside(disk: Disk, root: Path, digest: Digest) -> bool:
     return _move(disk, root / layout.blob(digest), target)
 
 
+def retire_blob(disk: Disk, root: Path, digest: Digest) -> bool:
+    source, target = root / layout.blob(digest), root / layout.rotten(digest)
+    finish(disk, disk.make_directory(target.parent))
+    if not _move(disk, source, target):
+        return False
+    disk.sync_directory(target.parent)
+    disk.sync_directory(source.parent)
+    return True
+
+
 def take_blob_back(disk: Disk, root: Path, digest: Digest) -> bool:
     return _take_back(disk, root / layout.blob_aside(digest), root / layout.blob(digest))
 

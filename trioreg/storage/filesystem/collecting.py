@@ -64,6 +64,9 @@ class CollectableFiles(FilesystemStorage):
     async def drop_blob(self, digest: Digest) -> bool:
         return await self._drop(layout.blob_aside(digest))
 
+    async def retire_blob(self, digest: Digest) -> bool:
+        return await self._change("retiring a blob", aside.retire_blob, self._disk, self._root, digest)
+
     async def blobs_aside(self) -> AsyncGenerator[Sequence[Digest], None]:
         for algorithm in ALGORITHMS:
             async with aclosing(self.scan(f"{layout.QUARANTINE}/{algorithm}")) as pieces:

@@ -1,0 +1,48 @@
+"""`trioreg du`: what takes how much, and how many links a blob has."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from trioreg.cli.command import Commands
+from trioreg.cli.progress import ProgressLine
+from trioreg.cli.upkeep import add_upkeep
+from trioreg.config import Config
+
+if TYPE_CHECKING:
+    import msgspec
+
+    from trioreg.storage.collecting import CollectableStorage
+
+
+def add(commands: Commands) -> None:
+    text = "show what takes how much: blobs, repositories, and what sharing saves"
+    command = add_upkeep(commands, "du", text, _do, _tell)
+    command.add_argument("--blobs", type=int, default=0, metavar="N", help="the N largest blobs, with links")
+    command.add_argument("--repositories", type=int, default=20, metavar="N", help="the N largest (20)")
+
+
+async def _do(
+    store: CollectableStorage, config: Config, arguments: argparse.Namespace, progress: ProgressLine
+) -> msgspec.Struct:
+    from trioreg.registry.inspect import count_usage
+
+    return await count_usage(
+        store,
+        repositories=max(0, arguments.repositories),
+        blobs=max(0, arguments.blobs),
+        watch=lambda report: progress.show(f"{report.blobs:,} blobs, {report.links:,} links"),
+    )
+
+
+def _tell(report: Any) -> tuple[list[str], int]:
+    ratio = report.linked_bytes / report.bytes if report.bytes else 1.0
+    lines = [
+        f"{report.bytes:>20,} bytes in {report.blobs:,} blobs",
+        f"{report.linked_bytes:>20,} bytes as repositories see them, {ratio:.2f} times as much",
+        f"{report.unlinked_bytes:>20,} bytes in {report.unlinked:,} blobs that no repository links",
+    ]
+    lines += [f"{each.bytes:>20,} bytes, {each.links:,} links: {each.name}" for each in report.repositories]
+    lines += [f"{each.size:>20,} bytes, {each.links:,} links: {each.digest}" for each in report.largest]
+    return lines, 0
