@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from trioreg.auth.access_file import parse_access_file
@@ -216,3 +219,11 @@ def test_an_access_file_that_is_not_understood_is_refused(text: str, says: str) 
     with pytest.raises(ValueError, match=r"access file|issuer") as refused:
         parse_access_file(text.encode())
     assert says in str(refused.value)
+
+
+def test_the_access_files_of_the_documentation_are_understood() -> None:
+    """What people copy works."""
+    page = (Path(__file__).parents[2] / "docs" / "access.md").read_text(encoding="utf-8")
+    rules, issuers = re.findall(r"```\n(\[.*?)```", page, re.DOTALL)
+    assert len(parse_access_file(rules.encode()).policy.rules) == 3
+    assert [each.name for each in parse_access_file(issuers.encode()).issuers] == ["cloud"]
