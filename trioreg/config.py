@@ -514,6 +514,7 @@ class Config:
     auth_read_only: bool = _row(
         "auth.read_only", BOOL, "false",
         "Deny every push and delete.",
+        live=True,
     )
     log_level: Literal["debug", "info", "warning", "error"] = _row(
         "log.level", _choice("debug", "info", "warning", "error"), "info",

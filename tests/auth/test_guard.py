@@ -13,7 +13,10 @@ from inprocess import FRONTS, InProcess, serving
 
 from auth.people import PASSWORDS, basic, bearer, guard, hashed, write_htpasswd, write_rules
 from trioreg.api.token import PATH, token
+from trioreg.auth.authorizer import AllowAll
 from trioreg.auth.guard import Guard
+from trioreg.config import Config
+from trioreg.server.access import change_access
 from trioreg.storage.memory import MemoryStorage
 
 BLOB = b"a layer"
@@ -272,6 +275,17 @@ async def test_read_only(front: str, tmp_path: Path) -> None:
             answer = await server.request("POST", f"/v2/{TEAM}/{START}", headers=who)
             assert answer.status == 403
             assert "read-only" in answer.body.decode()
+
+
+async def test_read_only_can_be_switched(tmp_path: Path) -> None:
+    """On a server that has access control, and on one that has none."""
+    off, on = Config(), Config(auth_read_only=True)
+    for access in (guard(tmp_path), AllowAll()):
+        async with serving(MemoryStorage(), "direct", authorizer=access) as server:
+            for config, status in ((off, 202), (on, 403), (off, 202)):
+                change_access(server.service, config)
+                answer = await server.request("POST", f"/v2/{TEAM}/{START}", headers=basic("ann"))
+                assert answer.status == status
 
 
 async def test_a_user_who_does_not_exist_costs_a_check(tmp_path: Path) -> None:

@@ -73,7 +73,6 @@ async def test_a_client_that_leaves_takes_nobody_with_it(tmp_path: Path) -> None
         await trio.testing.wait_all_tasks_blocked()
         slow.go.set()
     assert [each.name for each in found if each] == ["ann"]
-    assert slow.calls == 2
 
 
 async def test_a_flood_of_guesses_is_bounded(tmp_path: Path) -> None:

@@ -103,6 +103,11 @@ class Guard:
         self._certificates.clear()
         self._decisions.clear()
 
+    def set_read_only(self, read_only: bool) -> None:
+        """From now on; what was decided before is forgotten."""
+        self._read_only = read_only
+        self._apply()
+
     def _look(self) -> float:
         """Once in a while see whether a file changed; the time."""
         now = self._clock()
@@ -118,6 +123,8 @@ class Guard:
 
     async def identify(self, authorization: str | None, certificate: str | None) -> Identity | None:
         now = self._look()
+        if self._sources.is_open:
+            return None  # as without access control: what nobody asked for is not looked at
         if not authorization:
             return self._certified(certificate) if certificate and self._sources.certificates else None
         key = self._remembered_as(authorization)

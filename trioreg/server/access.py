@@ -30,6 +30,17 @@ def build_authorizer(config: Config) -> Authorizer:
     return Guard(read_sources(config, tokens=config.auth_tokens), read_only=config.auth_read_only)
 
 
+def change_access(service: Service, config: Config) -> None:
+    """Put in force what can change while the server runs; the files that it names are watched anyway."""
+    if not isinstance(service.authorizer, AllowAll):
+        from trioreg.auth.guard import Guard
+
+        assert isinstance(service.authorizer, Guard)
+        service.authorizer.set_read_only(config.auth_read_only)
+    elif config.auth_read_only:
+        service.authorizer = build_authorizer(config)
+
+
 def is_configured(config: Config) -> bool:
     """Whether anybody can have credentials."""
     return bool(config.auth_htpasswd or config.auth_access or config.auth_tokens or config.http_tls_client_ca)

@@ -22,7 +22,7 @@ from trioreg.pipeline.budget import Budget, ByteGate, Share
 from trioreg.pipeline.engine import best_engine
 from trioreg.pipeline.pump import Pump
 from trioreg.registry import Storage, build_registry
-from trioreg.server.access import add_token_page, build_authorizer, speaks_tls
+from trioreg.server.access import add_token_page, build_authorizer, change_access, speaks_tls
 from trioreg.server.connections import Connections
 from trioreg.server.inside import Gauges, build_pages
 from trioreg.server.lane import Lane, LaneSettings
@@ -153,6 +153,7 @@ def _change(
     service.chunk_min_length = config.upload_chunk_min_length
     service.manifest_seconds = 2 * config.http_stall_timeout
     service.registry.uploads.lease_wait = config.upload_lease_wait
+    change_access(service, config)
     front.change(config)
     if lane is not None:
         lane.settings = _lane_settings(config)
