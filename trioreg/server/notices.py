@@ -14,7 +14,7 @@ import trio
 
 from trioreg import logs
 from trioreg.api import Service
-from trioreg.config import Config
+from trioreg.config import SETTINGS, Config
 
 if TYPE_CHECKING:
     from trioreg.events.endpoint import Endpoint
@@ -63,7 +63,8 @@ class Notices:
         self._sinks = _Sinks([], [])
 
     def change(self, config: Config) -> None:
-        """Take other settings; `run` puts them in place."""
+        """Take other settings; `run` puts them in place. That they changed is itself worth a line."""
+        self._sinks.note_settings(self._config, config)
         if any(getattr(config, name) != getattr(self._config, name) for name in _SETTINGS):
             self._changed.set()
         self._config = config
@@ -95,7 +96,8 @@ class Notices:
         old = self._sinks
         self._sinks = await trio.to_thread.run_sync(_open, self._config)
         self._service.events = self._sinks if self._sinks.all else None
-        await _end(old)
+        with trio.move_on_after(_RECORD_SECONDS, shield=True):
+            await _end(old)
 
     async def _flush(self) -> None:
         while True:
@@ -109,6 +111,19 @@ class _Sinks:
     def __init__(self, audits: Sequence[_Sink], endpoints: Sequence[Endpoint]):
         self.endpoints = endpoints
         self.all: list[_Sink] = [*audits, *endpoints]
+
+    def note_settings(self, before: Config, now: Config) -> None:
+        """Which settings changed, for who audits; on the disk a moment later."""
+        if not self.all:
+            return
+        from trioreg.events.event import Event
+
+        differs = [
+            each for each in SETTINGS if getattr(before, each.attribute) != getattr(now, each.attribute)
+        ]
+        changes = [f"{each.name}={each.kind.show(getattr(now, each.attribute))}" for each in differs]
+        for sink in self.all:
+            sink.offer(Event(action="settings", detail=", ".join(changes)))
 
     async def record(self, event: Event) -> None:
         taken = [sink for sink in self.all if sink.offer(event)]
