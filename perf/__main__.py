@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from perf import screenshot
 from perf.cases import CASES, Case, Scale
 from perf.contenders import variable
 from perf.contest import add_options, run_speed
@@ -66,6 +67,9 @@ def parser() -> argparse.ArgumentParser:
     add_soak_options(soak)
     soak.set_defaults(run=soak_command)
     add_commands(commands)
+    picture = commands.add_parser("screenshot", help="take a picture of the live page amid many uploads")
+    screenshot.add_options(picture)
+    picture.set_defaults(run=screenshot.take)
     return top
 
 

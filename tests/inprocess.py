@@ -118,6 +118,7 @@ async def serving(
         service,
         Gauges(registry, storage, access, connections, None, partial(show_limits, service, connections)),
         debug=True,
+        ui=True,
     )
     listeners = await open_listeners("127.0.0.1", 0, 128)
     if receive_buffer is not None:

@@ -532,9 +532,15 @@ class Config:
         option="--no-access-log",
         flag="false", live=True,
     )
+    ui_enabled: bool = _row(
+        "ui.enabled", BOOL, "false",
+        "Serve the live page, `/ui/live`, to clients on the machine itself and to administrators.",
+        option="--ui",
+        flag="true",
+    )
     debug_enabled: bool = _row(
         "debug.enabled", BOOL, "false",
-        "Serve `/debug/…` (uploads, memory, tasks) to clients on the machine itself.",
+        "Serve `/debug/…` (uploads, memory, tasks) to clients on the machine itself and to administrators.",
     )
     audit_path: Path | None = _row(
         "audit.path", PATH_OR_NONE, "",

@@ -230,8 +230,8 @@ class TestByteGate:
             assert inside == [1]
             first.set()
             await wait_all_tasks_blocked()
-            assert inside[1] == 1000
-            assert inside[2:] in ([], [0])
+            # Who asks for nothing may be let in together with it; which of them runs first is Trio's choice.
+            assert sorted(inside[1:]) in ([1000], [0, 1000])
             large.set()
         assert sorted(inside) == [0, 1, 1, 1000]
 

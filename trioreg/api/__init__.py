@@ -4,7 +4,7 @@ Knows HTTP's words, not its server: any front that can make an `Exchange` and se
 """
 
 from trioreg.api.answer import answer
-from trioreg.api.exchange import BlobSlice, Exchange, Reply
+from trioreg.api.exchange import BlobSlice, Exchange, Reply, Stream
 from trioreg.api.service import Service
 
-__all__ = ["BlobSlice", "Exchange", "Reply", "Service", "answer"]
+__all__ = ["BlobSlice", "Exchange", "Reply", "Service", "Stream", "answer"]

@@ -1,13 +1,13 @@
 """What a front hands in and what it gets back.
 
 Rule: a `Reply` carries its own ``Content-Length``, so that HEAD answers what GET would; a front adds only
-what belongs to the connection. A reply with a `BlobSlice` owns an open blob: whoever gets the reply closes
-it, sent or not.
+what belongs to the connection; only a `Stream` has no length, and ends with its connection. A reply with a
+`BlobSlice` owns an open blob: whoever gets the reply closes it, sent or not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 
 from trioreg.auth.identity import Identity
@@ -47,15 +47,25 @@ class BlobSlice:
     end: int
 
 
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Pieces of a content that has no length; `close` is called when it is over, sent or not."""
+
+    pieces: AsyncGenerator[bytes, None]
+    close: Callable[[], None]
+
+
 @dataclass(slots=True)
 class Reply:
     status: int
     headers: dict[str, str] = field(default_factory=dict)
-    content: bytes | BlobSlice = b""
+    content: bytes | BlobSlice | Stream = b""
 
     def close(self) -> None:
         if isinstance(self.content, BlobSlice):
             self.content.reader.close()
+        elif isinstance(self.content, Stream):
+            self.content.close()
 
 
 def empty_reply(status: int, headers: Mapping[str, str]) -> Reply:

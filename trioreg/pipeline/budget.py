@@ -138,7 +138,8 @@ class Budget:
         return BudgetStatistics(
             block_size=self.block_size,
             total=self._count,
-            held=self._made - len(self._free),
+            # Those that belong to a task which has not woken up yet among them.
+            held=self._count - self._left,
             waiting=len(self._waiting),
             warm=self._made - sum(not block.warm for block in self._free),
         )

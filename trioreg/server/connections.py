@@ -69,6 +69,7 @@ class Connections:
         self.stall_timeout = stall_timeout
         self._tls = tls
         self.grace = 0.0
+        self.ending = trio.Event()
         self._wires: set[Wire] = set()
         self._streams: set[GuardedStream] = set()
         self.crowd = Crowd(most, lane.close_idle if lane is not None else _nobody_idle)
@@ -94,6 +95,7 @@ class Connections:
                         )
                     )
                     await anext(signals)
+                    self.ending.set()
                     accepting.cancel_scope.cancel()
                 for listener in listeners:
                     await listener.aclose()

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from email.utils import formatdate
 from functools import cache, lru_cache
@@ -23,7 +24,7 @@ from itertools import count
 import trio
 
 from trioreg import logs, metrics
-from trioreg.api import BlobSlice, Exchange, Reply, Service, answer
+from trioreg.api import BlobSlice, Exchange, Reply, Service, Stream, answer
 from trioreg.api.answer import error_reply
 from trioreg.api.clients import address_of
 from trioreg.oci.errors import ErrorCode, RegistryError
@@ -232,6 +233,7 @@ class _Connection:
                     reply = await answer(lane.service, exchange)
             try:
                 goes_on = fields.keep_alive and not lane.stopping and await self._discard(body)
+                goes_on = goes_on and not isinstance(reply.content, Stream)
                 status = reply.status
                 sent = await self._send(reply, request_id, goes_on, head_only=head.method == "HEAD")
             finally:
@@ -282,6 +284,8 @@ class _Connection:
             with self._lane.share.taken():
                 await self.wire.send_blob(content.reader, content.start, content.end, self._lane.share.piece)
             return content.end - content.start
+        if isinstance(content, Stream):
+            return await self._send_stream(head, content)
         if head_only:
             content = b""
         if len(content) <= _JOIN_BYTES:
@@ -291,6 +295,15 @@ class _Connection:
             await self.wire.send(head)
             await self.wire.send(content)
         return len(content)
+
+    async def _send_stream(self, head: bytes, content: Stream) -> int:
+        await self.wire.send(head)
+        sent = 0
+        async with aclosing(content.pieces) as pieces:
+            async for piece in pieces:
+                await self.wire.send(piece)
+                sent += len(piece)
+        return sent
 
     async def _refuse(self, bad: BadHead) -> None:
         code = ErrorCode.HEAD_TOO_LARGE if bad.status == 431 else ErrorCode.UNSUPPORTED

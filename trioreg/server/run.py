@@ -117,7 +117,7 @@ async def serve(
     gauges = Gauges(
         service.registry, storage, access, connections, disk, partial(show_limits, service, connections)
     )
-    service.pages = build_pages(service, gauges, debug=config.debug_enabled)
+    service.pages = build_pages(service, gauges, debug=config.debug_enabled, ui=config.ui_enabled)
     if config.auth_tokens:
         add_token_page(service)
     if config.http_front == "quart":

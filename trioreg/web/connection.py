@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
@@ -20,7 +21,7 @@ from quart import Response
 from quart_trio.asgi import TrioASGIHTTPConnection
 
 from trioreg import logs, metrics
-from trioreg.api import BlobSlice, Exchange, Reply
+from trioreg.api import BlobSlice, Exchange, Reply, Stream
 from trioreg.oci.operations import is_ours
 from trioreg.web.body import AsgiBody
 
@@ -109,6 +110,11 @@ class Connection(TrioASGIHTTPConnection):
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         if isinstance(reply.content, BlobSlice):
             await self._send_slice(reply.content, send, log)
+        elif isinstance(reply.content, Stream):
+            async with aclosing(reply.content.pieces) as pieces:
+                async for piece in pieces:
+                    log.sent += len(piece)
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
         elif reply.content:
             log.sent = len(reply.content)
             await send({"type": "http.response.body", "body": reply.content, "more_body": True})

@@ -88,11 +88,10 @@ class Gauges:
 
     def _uploads(self) -> None:
         digesting, writing = self.pump.look()
+        held = self.pump.budget.statistics().held
         waits = dict.fromkeys(table.WAITS, 0)
-        held = 0
         for transfer in self.pump.transfers:
             waits[transfer.waits_for] += 1
-            held += transfer.blocks
         for place, wait in enumerate(table.WAITS):
             table.UPLOADS.set(waits[wait], place)
         for place, count in enumerate((max(0, held - digesting - writing), digesting, writing)):

@@ -24,6 +24,8 @@ from trioreg.oci.errors import ErrorCode, RegistryError
 from trioreg.pipeline.pump import Pump
 from trioreg.server.inside import memory, tasks
 from trioreg.server.inside.gauges import Gauges
+from trioreg.server.inside.live import FILES, Live
+from trioreg.server.inside.live import file as live_file
 
 _FRESH = {"Cache-Control": "no-store"}
 
@@ -32,11 +34,15 @@ Shown = Callable[[Exchange], Awaitable[Any]]
 Methods = Mapping[str, Shown]
 
 
-def build_pages(service: Service, gauges: Gauges, *, debug: bool) -> dict[str, Page]:
-    """By path. `debug`: with those that show names."""
+def build_pages(service: Service, gauges: Gauges, *, debug: bool, ui: bool) -> dict[str, Page]:
+    """By path. `debug`, `ui`: with those that show names."""
     pages: dict[str, Page] = {"/metrics": partial(_metrics, service, gauges)}
     if debug:
         pages |= {path: partial(_debug, service, methods) for path, methods in _shown(gauges).items()}
+    if ui:
+        live = Live(gauges, gauges.connections.ending)
+        pages |= {path: partial(_page, service, partial(live_file, path)) for path in FILES}
+        pages["/ui/events"] = partial(_page, service, live.listen)
     return pages
 
 
@@ -94,6 +100,14 @@ def _uploads(pump: Pump) -> dict[str, Any]:
         "budget": asdict(pump.budget.statistics()),
         "uploads": [asdict(transfer.look()) for transfer in pump.transfers],
     }
+
+
+async def _page(service: Service, show: Callable[[], Reply], exchange: Exchange) -> Reply:
+    """A part of the live page."""
+    await insiders_only(service, exchange)
+    if exchange.method != "GET":
+        raise RegistryError(ErrorCode.METHOD_UNSUPPORTED, headers={"Allow": "GET"})
+    return show()
 
 
 async def _start_tracing(exchange: Exchange) -> Any:
