@@ -538,6 +538,10 @@ class Config:
         option="--ui",
         flag="true",
     )
+    otel_enabled: bool = _row(
+        "otel.enabled", BOOL, "false",
+        "Traces by OpenTelemetry (`pip install 'trioreg[otel]'`), sent where the `OTEL_…` variables say.",
+    )
     debug_enabled: bool = _row(
         "debug.enabled", BOOL, "false",
         "Serve `/debug/…` (uploads, memory, tasks) to clients on the machine itself and to administrators.",

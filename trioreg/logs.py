@@ -12,8 +12,8 @@ The rules:
    `Handler.dropped`, nothing more.
 3. A record below the level costs one comparison; nothing is formatted.
 
-The request id is a context variable: set it once where a request begins and every record of its
-tasks and threads carries it, those of other libraries too. A leaf: imports nothing else of ours.
+The request id (and a trace id) is a context variable: set it once where a request begins and every record
+of its tasks and threads carries it, those of other libraries too. A leaf: imports nothing else of ours.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
+trace_id: ContextVar[str] = ContextVar("trace_id", default="")  # of OpenTelemetry, where that is on
 
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["text", "json"]
@@ -138,6 +139,8 @@ class JsonFormatter(logging.Formatter):
         }
         if request := request_id.get():
             values["request"] = request
+        if trace := trace_id.get():
+            values["trace"] = trace
         if record.exc_info:
             values["traceback"] = self.formatException(record.exc_info)
         for name, value in _fields(record).items():
@@ -157,6 +160,8 @@ class TextFormatter(logging.Formatter):
             line += f" {name}={_quote(value)}"
         if request := request_id.get():
             line += f" request={_quote(request)}"
+        if trace := trace_id.get():
+            line += f" trace={trace}"
         if record.exc_info:
             for part in self.formatException(record.exc_info).splitlines():
                 line += f"\n    | {part if _PLAIN_MESSAGE.fullmatch(part) else json.dumps(part)}"
@@ -192,7 +197,7 @@ def _quote(value: object) -> str:
     return text if _PLAIN_VALUE.fullmatch(text) else json.dumps(text)
 
 
-_Entry: TypeAlias = tuple[float, str, str, int, int, int, float, str, str]
+_Entry: TypeAlias = tuple[float, str, str, int, int, int, float, str, str, str]
 
 
 class AccessLog:
@@ -228,7 +233,8 @@ class AccessLog:
             self.dropped += 1
             return
         now = time.time()
-        self._waiting.append((now, method, path, status, received, sent, seconds, client, request))
+        trace = trace_id.get()
+        self._waiting.append((now, method, path, status, received, sent, seconds, client, request, trace))
 
     def take(self) -> list[_Entry]:
         """What waits, for `write`."""
@@ -249,16 +255,17 @@ _access_logger = logging.getLogger("trioreg.access")
 
 
 def _access_text(entry: _Entry) -> str:
-    at, method, path, status, received, sent, seconds, client, request = entry
+    at, method, path, status, received, sent, seconds, client, request, trace = entry
+    traced = f" trace={trace}" if trace else ""
     return (
         f"{_utc(at)} info    trioreg.access request method={_quote(method)} path={_quote(path)}"
         f" status={status} received={received} sent={sent} seconds={seconds:.6f}"
-        f" client={_quote(client)} request={request}\n"
+        f" client={_quote(client)} request={request}{traced}\n"
     )
 
 
 def _access_json(entry: _Entry) -> str:
-    at, method, path, status, received, sent, seconds, client, request = entry
+    at, method, path, status, received, sent, seconds, client, request, trace = entry
     values = {
         "time": _utc(at),
         "level": "info",
@@ -273,4 +280,6 @@ def _access_json(entry: _Entry) -> str:
         "seconds": round(seconds, 6),
         "client": client,
     }
+    if trace:
+        values["trace"] = trace
     return json.dumps(values) + "\n"

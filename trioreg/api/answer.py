@@ -27,6 +27,8 @@ async def answer(service: Service, exchange: Exchange) -> Reply:
         page = service.pages.get(exchange.path)
         if page is not None:
             return await page(exchange)
+        if service.tracing is not None:
+            service.tracing.begin(exchange)
         operation = op.parse_operation(exchange.method, exchange.path, exchange.query)
         exchange.operation = counted_as(operation, exchange.method)
         await _authorize(service, operation, exchange)

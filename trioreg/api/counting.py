@@ -1,7 +1,10 @@
-"""Under which name an operation is counted (`metrics.table.OPERATIONS`)."""
+"""What is noted of a request: under which name it is counted, and that it is over."""
 
 from __future__ import annotations
 
+from trioreg import metrics
+from trioreg.api.exchange import Exchange
+from trioreg.api.service import Service
 from trioreg.metrics.table import OPERATIONS
 from trioreg.oci import operations as op
 
@@ -31,3 +34,12 @@ def counted_as(operation: op.Operation, method: str) -> int:
     if method == "HEAD" and kind in _OF_HEAD:
         return _OF_HEAD[kind]
     return _PLACES[kind]
+
+
+def count_request(
+    service: Service, exchange: Exchange | None, status: int, seconds: float, received: int, sent: int
+) -> None:
+    """A request is over, answered or not (499); None is one that never became an exchange."""
+    metrics.count_request(exchange.operation if exchange else 0, status, seconds, received, sent)
+    if service.tracing is not None and exchange is not None:
+        service.tracing.end(exchange, status, received, sent)

@@ -23,7 +23,7 @@ class Exchange:
     (RFC 9110, 5.3). `peer`: the address that the connection comes from, "" if unknown. `identity`: set by
     `api.access.identify`; None is anonymous. `operation`: what it turned out
     to ask for, as an index of `metrics.table.OPERATIONS`. `certificate`: the subject of a client certificate
-    that was verified.
+    that was verified. `span` belongs to `Service.tracing`.
     """
 
     method: str
@@ -36,6 +36,7 @@ class Exchange:
     identity: Identity | None = None
     operation: int = 0
     certificate: str | None = None
+    span: object = None
 
 
 @dataclass(frozen=True, slots=True)

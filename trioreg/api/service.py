@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from trioreg.api.exchange import Exchange, Reply
 from trioreg.api.rates import Rates
@@ -15,12 +16,22 @@ from trioreg.registry import Registry
 Page = Callable[[Exchange], Awaitable[Reply]]
 
 
+class Tracing(Protocol):
+    """Told of each request of the API when it begins and when it is over (bytes of content)."""
+
+    def begin(self, exchange: Exchange) -> None: ...
+
+    def end(self, exchange: Exchange, status: int, received: int, sent: int) -> None: ...
+
+
 @dataclass(slots=True)  # not frozen: plain values among them change while it runs (server.reload)
 class Service:
     """`chunk_min_length`: bytes that we advise for chunks (OCI-Chunk-Min-Length), 0 for no advice.
 
     `manifest_seconds`: a manifest must arrive within this time, because its bytes are held meanwhile.
     `pages`: what is served besides the API, by exact path.
+
+    `tracing`: None is off, and costs a request two looks.
 
     `events`: whom to tell what was done; None is nobody, and costs a request one look.
     """
@@ -33,3 +44,4 @@ class Service:
     admission: Admission = field(default_factory=Admission)
     rates: Rates = field(default_factory=Rates)
     pages: Mapping[str, Page] = field(default_factory=dict)
+    tracing: Tracing | None = None

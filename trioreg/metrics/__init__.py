@@ -9,9 +9,9 @@ from __future__ import annotations
 from bisect import bisect_left
 
 from trioreg.metrics import cells, table
-from trioreg.metrics.table import SYNC_SECONDS
+from trioreg.metrics.table import SPENT_SECONDS, SYNC_SECONDS
 
-__all__ = ["SYNC_SECONDS", "count_request"]
+__all__ = ["SPENT_SECONDS", "SYNC_SECONDS", "count_request"]
 
 _CODE = {code: place for place, code in enumerate(table.CODES)}
 _CODES = len(table.CODES) + 1

@@ -77,7 +77,7 @@ REFUSED = Counter(
 
 # Uploads, blocks and the digest engine.
 
-WAITS = ("lease", "client", "block", "digest", "disk", "verify", "publish")
+WAITS = ("lease", "client", "block", "digest", "disk", "verify", "publish", "link")
 UPLOADS = Gauge(
     "trioreg_uploads",
     "Requests that append to or finish an upload now, by what they wait for.",
@@ -97,6 +97,12 @@ STAGE_BLOCKS = Gauge(
     stage=STAGES,
 )
 
+SPENT_SECONDS = Counter(
+    "trioreg_upload_stage_seconds_total",
+    "What the time of uploads that are over went into. Stages run side by side: their sum is no age.",
+    unit=NANOSECONDS,
+    stage=("lease", "client", "block", "digest", "write", "engine", "sync", "verify", "publish", "link"),
+)
 ENGINE_BATCHES = Histogram(
     "trioreg_engine_batch_jobs",
     "How many blocks, each of another upload, the digest engine took at once.",

@@ -25,7 +25,7 @@ Rules:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import trio
@@ -130,11 +130,11 @@ class Pump:
         digesting, writing = sum(not hashed for _, hashed in inside), sum(hashed for _, hashed in inside)
         for transfer in self.transfers:
             if not transfer.by_engine:
-                digesting += transfer.digest == "busy"
-                writing += transfer.write == "busy" or transfer.digest == "disk"
-            elif transfer.write != "sync":
-                transfer.digest = "busy" if transfer in digested else "idle"
-                transfer.write = "busy" if transfer in written else "idle"
+                digesting += transfer.digest.state == "busy"
+                writing += transfer.write.state == "busy" or transfer.digest.state == "disk"
+            elif transfer.write.state != "sync":
+                transfer.digest.state = "busy" if transfer in digested else "idle"
+                transfer.write.state = "busy" if transfer in written else "idle"
         return digesting, writing
 
 
@@ -166,7 +166,8 @@ class _Flow:
         try:
             while await self._body.ready():
                 block = await self._intake.block_to_fill()
-                transfer.receive = "client"
+                if transfer.receive.state != "client":
+                    transfer.receive.to("client")
                 if not block.size:
                     block.place(begin + received)
                 count = self._body.fill(block.view[block.end :])
@@ -181,7 +182,7 @@ class _Flow:
             self._drain.deadline = trio.current_time() + DRAIN_SECONDS
             raise
         finally:
-            transfer.receive = "ended"
+            transfer.receive.to("ended")
             self._intake.close()
 
     async def digest_and_write(self) -> None:
@@ -212,11 +213,11 @@ class _Flow:
         with send:
             while (block := await self._intake.take()) is not None:
                 try:
-                    transfer.digest = "busy"
+                    transfer.digest.to("busy")
                     await self._pump.engine.update(state, block.carried)
-                    transfer.digest = "disk"
+                    transfer.digest.to("disk")
                     await send.send((block, state.copy()))
-                    transfer.digest = "idle"
+                    transfer.digest.to("idle")
                 except BaseException:
                     self._blocks.release(block)
                     raise
@@ -225,13 +226,13 @@ class _Flow:
         with receive:
             async for block, state in receive:
                 try:
-                    self._transfer.write = "busy"
+                    self._transfer.write.to("busy")
                     await self._upload.write(block.carried)
                     count = block.size
                 finally:
                     self._blocks.release(block)
                 await self._advance(count, state)
-                self._transfer.write = "idle"
+                self._transfer.write.to("idle")
 
     async def _process(self, engine: NativeEngine, upload: WritesByDescriptor, descriptor: int) -> None:
         """Digest and write in one: the engine hashes a block after the one before, and then writes it."""
@@ -243,7 +244,6 @@ class _Flow:
             while True:
                 while jobs and jobs[0][1].has_ended:
                     await self._settle(*jobs.popleft(), upload, jobs)
-                    self._transfer.write = "idle"
                 block = self._intake.take_nowait(idle=not jobs) if len(jobs) < _JOBS else None
                 if block is not None:
                     try:
@@ -257,6 +257,8 @@ class _Flow:
                     except BaseException:
                         self._blocks.release(block)
                         raise
+                    if not jobs:
+                        self._transfer.engine.to("busy")
                     jobs.append((block, job))
                     offset += block.size
                 elif not jobs and self._intake.finished:
@@ -269,10 +271,12 @@ class _Flow:
                 self._blocks.release(block)
 
     async def _settle(
-        self, block: Block, job: Job, upload: WritesByDescriptor, others: Iterable[tuple[Block, Job]]
+        self, block: Block, job: Job, upload: WritesByDescriptor, others: Collection[tuple[Block, Job]]
     ) -> None:
         count = block.size
         self._blocks.release(block)
+        if not others:
+            self._transfer.engine.to("idle")
         job.check()
         upload.wrote(count)
         if self._is_due(count):
@@ -287,8 +291,9 @@ class _Flow:
         self._reached.move(count, state)
         self._transfer.written += count
         if due:
-            self._transfer.write = "sync"
+            self._transfer.write.to("sync")
             await self._upload.checkpoint(self._reached.checkpoint(), sync=True)
+            self._transfer.write.to("idle")
 
     def _is_due(self, count: int) -> bool:
         """Whether `count` more bytes pass a multiple of `sync_every`."""
@@ -334,10 +339,10 @@ class _Intake:
     async def block_to_fill(self) -> Block:
         """The block in the joint while it has room, else a new one from the budget."""
         while self._block is not None and self._block.full:
-            self._transfer.receive = "digest"
+            self._transfer.receive.to("digest")
             await self.change()
         if self._block is None:
-            self._transfer.receive = "block"
+            self._transfer.receive.to("block")
             block = await self._blocks.acquire()
             self._block = block
         return self._block

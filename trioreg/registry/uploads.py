@@ -84,20 +84,21 @@ class Uploads:
         """
         async with self._lease(name, upload, owner) as (session, transfer):
             reached = await self._receive(session, transfer, body, content_range)
-            transfer.phase = "verify"
+            transfer.phase.to("verify")
             actual = await self._digest(session, reached, digest.algorithm)
             if actual != digest:
                 async with unbroken():
                     await session.cancel()
                 detail = {"provided": str(digest), "uploaded": str(actual)}
                 raise RegistryError(ErrorCode.DIGEST_INVALID, detail)
-            transfer.phase = "publish"
+            transfer.phase.to("publish")
             async with unbroken():
                 try:
                     await session.commit(digest)
                 except StorageError:
                     await session.checkpoint(reached.checkpoint(), sync=False)
                     raise
+                transfer.phase.to("link")
                 await self._link(name, digest, reached.offset)
 
     async def push(
@@ -145,7 +146,7 @@ class Uploads:
         expected = chunk_length(offset, content_range, body.length)
         body = await self._guard.receive(session.info.repository, offset, expected, body)
         reached = Reached(session.info.offset, await self._state(session), session.info.algorithm)
-        transfer.phase, transfer.start = "body", reached.offset
+        transfer.begin_body(reached.offset)
         try:
             await self._pump.run(body, session, reached, expected, transfer)
         except RegistryError as error:

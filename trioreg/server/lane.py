@@ -23,10 +23,11 @@ from itertools import count
 
 import trio
 
-from trioreg import logs, metrics
+from trioreg import logs
 from trioreg.api import BlobSlice, Exchange, Reply, Service, Stream, answer
 from trioreg.api.answer import error_reply
 from trioreg.api.clients import address_of
+from trioreg.api.counting import count_request
 from trioreg.oci.errors import ErrorCode, RegistryError
 from trioreg.oci.operations import is_ours
 from trioreg.pipeline.body import ClientDisconnected
@@ -240,7 +241,7 @@ class _Connection:
                 reply.close()
         finally:
             seconds = time.monotonic() - started
-            metrics.count_request(exchange.operation, status, seconds, body.received, sent)
+            count_request(lane.service, exchange, status, seconds, body.received, sent)
             lane.log.record(
                 head.method,
                 path,

@@ -29,6 +29,7 @@ from trioreg.server.lane import Lane, LaneSettings
 from trioreg.server.limits import apply_limits, most_connections, show_limits
 from trioreg.server.listeners import bound_port, open_listeners
 from trioreg.server.notices import Notices
+from trioreg.server.otel import check_tracing, load_tracing
 from trioreg.server.reload import Live
 from trioreg.server.upkeep import keep_up, upkeep_storage
 
@@ -59,6 +60,7 @@ def run(config: Config, source: Source | None = None) -> int:
     `source`: where to read the settings again, on SIGHUP and when the file has changed.
     """
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it is listened to
+    check_tracing(config)
     if config.http_workers == 1:
         trio.run(partial(serve, config, live=Live(config, source)))
         return 0
@@ -117,6 +119,7 @@ async def serve(
     gauges = Gauges(
         service.registry, storage, access, connections, disk, partial(show_limits, service, connections)
     )
+    service.tracing = tracing = load_tracing(config, pump.transfers)
     service.pages = build_pages(service, gauges, debug=config.debug_enabled, ui=config.ui_enabled)
     if config.auth_tokens:
         add_token_page(service)
@@ -137,6 +140,8 @@ async def serve(
         await _listen(config, connections, sockets, stop_signals, task_status)
         background.cancel_scope.cancel()
     access.write(access.take())
+    if tracing is not None:
+        await tracing.close()
 
 
 def _change(

@@ -20,8 +20,9 @@ import trio
 from quart import Response
 from quart_trio.asgi import TrioASGIHTTPConnection
 
-from trioreg import logs, metrics
-from trioreg.api import BlobSlice, Exchange, Reply, Stream
+from trioreg import logs
+from trioreg.api import BlobSlice, Exchange, Reply, Service, Stream
+from trioreg.api.counting import count_request
 from trioreg.oci.operations import is_ours
 from trioreg.web.body import AsgiBody
 
@@ -61,7 +62,7 @@ class Connection(TrioASGIHTTPConnection):
         request_id = secrets.token_hex(8)
         logs.request_id.set(request_id)
         body = AsgiBody(receive, _content_length(self.scope), self.app.stall_timeout)
-        log = _AccessLog(self.scope, body)
+        log = _AccessLog(self.app.service, self.scope, body)
         scope = cast(dict[str, Any], self.scope)
         path = _raw_path(scope)
         scope |= {BODY: body, REQUEST_ID: request_id, RAW_PATH: path}
@@ -138,7 +139,8 @@ class Connection(TrioASGIHTTPConnection):
 class _AccessLog:
     """What is told of a request when it is over."""
 
-    def __init__(self, scope: Any, body: AsgiBody):
+    def __init__(self, service: Service, scope: Any, body: AsgiBody):
+        self._service = service
         self._scope = scope
         self._method, self._path = scope["method"], _raw_path(scope)
         self._client = (scope.get("client") or ("",))[0]
@@ -150,8 +152,7 @@ class _AccessLog:
     def write(self, access: logs.AccessLog, request_id: str) -> None:
         seconds = time.monotonic() - self._started
         exchange: Exchange | None = self._scope.get(EXCHANGE)
-        operation = exchange.operation if exchange else 0
-        metrics.count_request(operation, self.status, seconds, self._body.received, self.sent)
+        count_request(self._service, exchange, self.status, seconds, self._body.received, self.sent)
         access.record(
             self._method,
             self._path,
