@@ -117,6 +117,7 @@ async def serving(
     service.pages = build_pages(
         service,
         Gauges(registry, storage, access, connections, None, partial(show_limits, service, connections)),
+        metrics=True,
         debug=True,
         ui=True,
     )

@@ -219,6 +219,12 @@ COUNT_RULES = _rules(_parse_count, str, namespaces=False)
 URLS = Kind("URLs or empty", "URLS", _parse_urls, " ".join)
 TEXT = Kind("text", "TEXT", _parse_text)
 ADDRESS = Kind("host:port", "HOST:PORT", _parse_address)
+ADDRESS_OR_NONE = Kind(
+    "host:port or empty",
+    "HOST:PORT",
+    lambda text: _parse_address(text) if text else None,
+    lambda address: "" if address is None else str(address),
+)
 
 
 # The table.
@@ -531,6 +537,14 @@ class Config:
         "Write a record for each request.",
         option="--no-access-log",
         flag="false", live=True,
+    )
+    metrics_bind: Address | None = _row(
+        "metrics.bind", ADDRESS_OR_NONE, "",
+        "Serve `/metrics` there and no longer on `http.bind`; to everybody who can reach it.",
+    )
+    metrics_census_interval: float = _row(
+        "metrics.census_interval", SECONDS, "3600",
+        "Between two counts of all blobs and links, with a tenth of a processor at most; 0 counts never.",
     )
     ui_enabled: bool = _row(
         "ui.enabled", BOOL, "false",

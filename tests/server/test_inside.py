@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 import trio
-from blackbox import Server, push_blob
+from blackbox import Registry, Server, push_blob
 from inprocess import FRONTS, KIB, InProcess, serving
 from scripted import ScriptedBody
 from trio.testing import wait_all_tasks_blocked
@@ -294,3 +295,15 @@ def test_workers_answer_for_all(tmp_path: Path) -> None:
 def resident(pid: int) -> int:
     """RSS in bytes."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
+
+
+def test_metrics_on_an_address_of_their_own(tmp_path: Path) -> None:
+    """Then they are there and nothing else is, and the registry's own address does not have them."""
+    with Server(tmp_path, settings={"metrics.bind": "127.0.0.1:0", "metrics.census_interval": "0"}) as server:
+        [port] = re.findall(r"metrics have their own address port=(\d+)", server.stderr)
+        apart = Registry(f"http://127.0.0.1:{port}")
+        assert "trioreg_workers 1\n" in apart.request("GET", "/metrics").body.decode()
+        assert apart.request("GET", "/v2/").status == 404
+        assert apart.request("GET", "/").status == 404
+        assert server.request("GET", "/metrics").status == 404
+        assert server.request("GET", "/v2/").status == 200

@@ -137,6 +137,32 @@ SYNC_SECONDS = Histogram(
     unit=NANOSECONDS,
     kind=SYNC_KINDS,
 )
+# The bounds of `storage.filesystem.census`, in words.
+SIZES = ("4KiB", "64KiB", "1MiB", "16MiB", "256MiB", "4GiB", "larger")
+STORED_BLOBS = Gauge(
+    "trioreg_storage_blobs",
+    "Blobs at the last census, by the size up to which they are (manifests are blobs too).",
+    highest=True,
+    up_to=SIZES,
+)
+STORED_BYTES = Gauge("trioreg_storage_blob_bytes", "Bytes of these blobs.", highest=True)
+LINKED_BYTES = Gauge(
+    "trioreg_storage_linked_bytes",
+    "The same with each blob as often as a repository links it.",
+    highest=True,
+)
+DEDUP_RATIO = Gauge(
+    "trioreg_storage_dedup_ratio",
+    "Linked bytes over bytes of blobs: above 1 is saved by sharing, below 1 is not linked.",
+    unit=10**6,
+    highest=True,
+)
+COUNTED_AT = Gauge(
+    "trioreg_storage_census_timestamp_seconds",
+    "When the last census ended; 0 before the first.",
+    unit=NANOSECONDS,
+    highest=True,
+)
 FREE_BYTES = Gauge(
     "trioreg_storage_free_bytes", "What the file system of the storage has left for us.", highest=True
 )

@@ -64,12 +64,14 @@ _REASONS = {status.value: status.phrase for status in HTTPStatus}
 class LaneSettings:
     """`idle_timeout` in seconds between requests, and for a head to arrive whole.
 
-    `http2`: whether a client that begins with HTTP/2 is handed on or refused.
+    `http2`: whether a client that begins with HTTP/2 is handed on or refused. `api`: without it only pages
+    are served.
     """
 
     max_head_bytes: int
     idle_timeout: float
     http2: bool = False
+    api: bool = True
 
 
 class Lane:
@@ -163,7 +165,8 @@ class _Connection:
         return None
 
     def _serves(self, path: str) -> bool:
-        return is_ours(path) or path in self._lane.service.pages
+        lane = self._lane
+        return (is_ours(path) and lane.settings.api) or path in lane.service.pages
 
     async def _read_head(self) -> bytes | None:
         """The next head; None when the connection ended or is to end between two requests."""

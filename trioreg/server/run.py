@@ -24,7 +24,8 @@ from trioreg.pipeline.pump import Pump
 from trioreg.registry import Storage, build_registry
 from trioreg.server.access import add_token_page, build_authorizer, change_access, speaks_tls
 from trioreg.server.connections import Connections
-from trioreg.server.inside import Gauges, build_pages
+from trioreg.server.inside import Gauges, build_pages, keep_counting, metrics_alone
+from trioreg.server.inside.separate import serve_pages
 from trioreg.server.lane import Lane, LaneSettings
 from trioreg.server.limits import apply_limits, most_connections, show_limits
 from trioreg.server.listeners import bound_port, open_listeners
@@ -120,7 +121,9 @@ async def serve(
         service.registry, storage, access, connections, disk, partial(show_limits, service, connections)
     )
     service.tracing = tracing = load_tracing(config, pump.transfers)
-    service.pages = build_pages(service, gauges, debug=config.debug_enabled, ui=config.ui_enabled)
+    service.pages = build_pages(
+        service, gauges, metrics=config.metrics_bind is None, debug=config.debug_enabled, ui=config.ui_enabled
+    )
     if config.auth_tokens:
         add_token_page(service)
     if config.http_front == "quart":
@@ -131,6 +134,11 @@ async def serve(
     async with trio.open_nursery() as background:
         background.start_soon(engine.run)
         background.start_soon(gauges.run)
+        if disk is not None:
+            background.start_soon(keep_counting, disk, config.metrics_census_interval)
+        if config.metrics_bind is not None:
+            pages = metrics_alone(gauges)
+            await background.start(serve_pages, config.metrics_bind, service, pages, share)
         background.start_soon(_every, _TRIM_SECONDS, budget.trim)
         background.start_soon(_every, _EXPIRE_SECONDS, service.admission.expire)
         background.start_soon(_write_log, access)

@@ -46,9 +46,9 @@ def run_workers(config: Config, serve: Serve, announce: Callable[[int], None]) -
     listen.
     """
     share, count = share_of(config), config.http_workers
-    sockets = [_listen(config.http_bind, config.http_backlog)]
+    sockets = [listen(config.http_bind, config.http_backlog)]
     bound = Address(config.http_bind.host, sockets[0][0].getsockname()[1])
-    sockets += [_listen(bound, config.http_backlog) for _ in range(count - 1)]
+    sockets += [listen(bound, config.http_backlog) for _ in range(count - 1)]
     cells.open_slots(count)
 
     def work(index: int) -> None:
@@ -143,8 +143,8 @@ def share_of(config: Config) -> Config:
     )
 
 
-def _listen(address: Address, backlog: int) -> list[socket.socket]:
-    """A listening socket for each address of a host."""
+def listen(address: Address, backlog: int) -> list[socket.socket]:
+    """A listening socket for each address of a host, which other processes of ours may share. OSError."""
     found = socket.getaddrinfo(
         address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )

@@ -7,6 +7,7 @@ server must not add the 15 MB that Quart takes.
 from __future__ import annotations
 
 from trioreg.server.inside.gauges import Gauges
-from trioreg.server.inside.pages import build_pages
+from trioreg.server.inside.pages import build_pages, metrics_alone
+from trioreg.server.inside.stored import keep_counting
 
-__all__ = ["Gauges", "build_pages"]
+__all__ = ["Gauges", "build_pages", "keep_counting", "metrics_alone"]

@@ -34,9 +34,11 @@ Shown = Callable[[Exchange], Awaitable[Any]]
 Methods = Mapping[str, Shown]
 
 
-def build_pages(service: Service, gauges: Gauges, *, debug: bool, ui: bool) -> dict[str, Page]:
-    """By path. `debug`, `ui`: with those that show names."""
-    pages: dict[str, Page] = {"/metrics": partial(_metrics, service, gauges)}
+def build_pages(service: Service, gauges: Gauges, *, metrics: bool, debug: bool, ui: bool) -> dict[str, Page]:
+    """By path. `metrics`: with those; `debug`, `ui`: with those that show names."""
+    pages: dict[str, Page] = {}
+    if metrics:
+        pages["/metrics"] = partial(_guarded_metrics, service, gauges)
     if debug:
         pages |= {path: partial(_debug, service, methods) for path, methods in _shown(gauges).items()}
     if ui:
@@ -73,9 +75,18 @@ def _shown(gauges: Gauges) -> dict[str, Methods]:
     }
 
 
-async def _metrics(service: Service, gauges: Gauges, exchange: Exchange) -> Reply:
+def metrics_alone(gauges: Gauges) -> dict[str, Page]:
+    """The metrics for an address of their own: whoever may reach that may read them."""
+    return {"/metrics": partial(_metrics, gauges)}
+
+
+async def _guarded_metrics(service: Service, gauges: Gauges, exchange: Exchange) -> Reply:
     if not is_open(service):
         await insiders_only(service, exchange)
+    return await _metrics(gauges, exchange)
+
+
+async def _metrics(gauges: Gauges, exchange: Exchange) -> Reply:
     if exchange.method not in ("GET", "HEAD"):
         raise RegistryError(ErrorCode.METHOD_UNSUPPORTED, headers={"Allow": "GET, HEAD"})
     gauges.collect()
