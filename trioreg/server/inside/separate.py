@@ -54,7 +54,7 @@ async def serve_pages(
 class _Nothing:
     """`server.connections.Front` of what is not served here."""
 
-    async def serve(self, stream: trio.abc.Stream) -> None:
+    async def serve(self, stream: trio.abc.Stream, certificate: str | None = None) -> None:
         try:
             await stream.send_all(_NOT_FOUND)
         except trio.BrokenResourceError:
