@@ -38,18 +38,3 @@ def test_each_query_is_answered(expression: str) -> None:
             assert set(grouping.split(", ")) <= labels
         is_rate = f"rate({name}{{" in expression
         assert is_rate == (family.kind != "gauge")
-
-
-def test_every_family_has_its_place() -> None:
-    """What is not on the dashboard is left out on purpose."""
-    asked = {family_of(name).name for each in EXPRESSIONS for name, _ in SERIES.findall(each)}
-    left_out = set(FAMILIES) - asked
-    assert left_out == {
-        "trioreg_budget_block_size_bytes",
-        "trioreg_budget_warm_blocks",
-        "trioreg_cache_entries",
-        "trioreg_storage_census_timestamp_seconds",
-        "trioreg_workers",
-        "process_open_fds",
-        "python_gc_collections_total",
-    }

@@ -17,8 +17,8 @@ from trioreg.metrics.text import exposition
 def everything_counted() -> Iterator[None]:
     """Every cell has a number of its own, so that none can stand in for another."""
     cells.open_slots(1)
-    for place in range(len(cells.cells())):
-        cells.cells()[place] = place + 1
+    for place in range(len(cells.current)):
+        cells.current[place] = place + 1
     yield
     cells.open_slots(1)
 

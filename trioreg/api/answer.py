@@ -7,7 +7,7 @@ OCI envelope; anything unforeseen is a bug: 500 with the request id, and its tra
 from __future__ import annotations
 
 from trioreg.api import access, blobs, manifests, notes, uploads
-from trioreg.api.counting import counted_as
+from trioreg.api.counting import COUNTED, COUNTED_HEAD
 from trioreg.api.exchange import Exchange, Reply, empty_reply, typed_reply
 from trioreg.api.service import Service
 from trioreg.auth.authorizer import Action
@@ -30,7 +30,8 @@ async def answer(service: Service, exchange: Exchange) -> Reply:
         if service.tracing is not None:
             service.tracing.begin(exchange)
         operation = op.parse_operation(exchange.method, exchange.path, exchange.query)
-        exchange.operation = counted_as(operation, exchange.method)
+        counted = COUNTED_HEAD if exchange.method == "HEAD" else COUNTED
+        exchange.operation = counted[type(operation)]
         await _authorize(service, operation, exchange)
         if service.events is not None:
             return await notes.noted(service, operation, exchange, _perform)

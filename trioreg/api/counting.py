@@ -24,16 +24,13 @@ _NAMES: dict[type, str] = {
     op.ListRepositories: "list_repositories",
     op.ListReferrers: "list_referrers",
 }
-_PLACES = {kind: OPERATIONS.index(name) for kind, name in _NAMES.items()}
-_OF_HEAD = {op.GetBlob: OPERATIONS.index("head_blob"), op.GetManifest: OPERATIONS.index("head_manifest")}
-
-
-def counted_as(operation: op.Operation, method: str) -> int:
-    """The index of an operation; HEAD of a blob or manifest has its own."""
-    kind = type(operation)
-    if method == "HEAD" and kind in _OF_HEAD:
-        return _OF_HEAD[kind]
-    return _PLACES[kind]
+# By type; HEAD of a blob or manifest has a place of its own.
+COUNTED: dict[type, int] = {kind: OPERATIONS.index(name) for kind, name in _NAMES.items()}
+_OF_HEAD: dict[type, int] = {
+    op.GetBlob: OPERATIONS.index("head_blob"),
+    op.GetManifest: OPERATIONS.index("head_manifest"),
+}
+COUNTED_HEAD: dict[type, int] = {**COUNTED, **_OF_HEAD}
 
 
 def count_request(

@@ -25,7 +25,7 @@ _SENT = table.SENT.first
 
 def count_request(operation: int, status: int, seconds: float, received: int, sent: int) -> None:
     """Count a request that is over: `operation` is an index of `table.OPERATIONS`; bytes of content."""
-    here = cells.cells()
+    here = cells.current
     here[_REQUESTS + operation * _CODES + _CODE.get(status, _CODES - 1)] += 1
     first = _SECONDS + operation * _WIDTH
     here[first + bisect_left(_BOUNDS, seconds)] += 1

@@ -23,7 +23,8 @@ NANOSECONDS = 10**9
 
 families: list[Family] = []
 _size = 0
-_cells = memoryview(bytearray(8)).cast("q")
+# The cells of this process; read it anew each time, for `use_slot` changes it.
+current = memoryview(bytearray(8)).cast("q")
 _bases: list[int] = []
 _slots: list[memoryview] = []
 _number = 0
@@ -63,11 +64,11 @@ class Counter(Family):
     kind = "counter"
 
     def add(self, count: int = 1, at: int = 0) -> None:
-        _cells[self.first + at] += count
+        current[self.first + at] += count
 
     def follow(self, count: int, at: int = 0) -> None:
         """Take over what somebody else counts since this process began."""
-        _cells[self.first + at] = _bases[self.first + at] + count
+        current[self.first + at] = _bases[self.first + at] + count
 
 
 class Gauge(Family):
@@ -82,7 +83,7 @@ class Gauge(Family):
         self.highest = highest
 
     def set(self, value: int, at: int = 0) -> None:
-        _cells[self.first + at] = value
+        current[self.first + at] = value
 
     def total(self, cell: int) -> int:
         if self.highest:
@@ -103,8 +104,8 @@ class Histogram(Family):
 
     def observe(self, value: float, at: int = 0) -> None:
         first = self.first + at * self.width
-        _cells[first + bisect_left(self.bounds, value)] += 1
-        _cells[first + self.width - 1] += int(value * self.unit)
+        current[first + bisect_left(self.bounds, value)] += 1
+        current[first + self.width - 1] += int(value * self.unit)
 
     def observe_in_thread(self, value: float, at: int = 0) -> None:
         with _lock:
@@ -114,7 +115,7 @@ class Histogram(Family):
         """Take over what somebody else counts since this process began: each bucket, and the sum."""
         first = self.first + at * self.width
         for place, count in enumerate((*counts, total), start=first):
-            _cells[place] = _bases[place] + count
+            current[place] = _bases[place] + count
 
 
 def open_slots(count: int) -> None:
@@ -131,10 +132,10 @@ def open_slots(count: int) -> None:
 
 def use_slot(number: int) -> None:
     """Write into that slot, and go on from what it holds."""
-    global _cells, _number
+    global current, _number
     _number = number
-    _cells = _slots[number]
-    _bases[:] = _cells
+    current = _slots[number]
+    _bases[:] = current
 
 
 def slot_number() -> tuple[int, int]:
@@ -148,8 +149,3 @@ def forget_gauges(number: int) -> None:
         if family.kind == "gauge":
             for cell in range(family.first, family.first + len(family.values)):
                 _slots[number][cell] = 0
-
-
-def cells() -> memoryview:
-    """The cells of this process, for who counts too often for a method's call."""
-    return _cells

@@ -23,11 +23,10 @@ from itertools import count
 
 import trio
 
-from trioreg import logs
+from trioreg import logs, metrics
 from trioreg.api import BlobSlice, Exchange, Reply, Service, Stream, answer
 from trioreg.api.answer import error_reply
 from trioreg.api.clients import address_of
-from trioreg.api.counting import count_request
 from trioreg.oci.errors import ErrorCode, RegistryError
 from trioreg.oci.operations import is_ours
 from trioreg.pipeline.body import ClientDisconnected
@@ -244,7 +243,9 @@ class _Connection:
                 reply.close()
         finally:
             seconds = time.monotonic() - started
-            count_request(lane.service, exchange, status, seconds, body.received, sent)
+            metrics.count_request(exchange.operation, status, seconds, body.received, sent)
+            if lane.service.tracing is not None:
+                lane.service.tracing.end(exchange, status, body.received, sent)
             lane.log.record(
                 head.method,
                 path,
