@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
+import os
 import re
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -290,6 +294,33 @@ def test_workers_answer_for_all(tmp_path: Path) -> None:
             found = set(server.request("GET", "/metrics").body.decode().splitlines())
             agreeing = agreeing + 1 if expected <= found else 0
             assert not any(line.startswith(PINGS) and int(line.split()[1]) > 20 for line in found)
+
+
+def test_a_worker_that_dies_leaves_its_counts(tmp_path: Path) -> None:
+    """What it counted stays and its successor goes on from there: no counter goes back, at any moment."""
+    with Server(tmp_path, settings={"http.workers": "2"}) as server:
+        for _ in range(20):
+            assert server.request("GET", "/v2/").status == 200
+        children = Path(f"/proc/{server.pid}/task/{server.pid}/children")
+        before = set(children.read_text().split())
+        pings: list[int] = []
+        while not pings or pings[-1] < 20:
+            pings.append(counted_pings(server))
+        os.kill(int(min(before)), signal.SIGKILL)
+        while len(set(children.read_text().split()) - before) == 0:
+            pings.append(counted_pings(server))
+        pings += [counted_pings(server) for _ in range(20)]
+        assert pings == sorted(pings)
+        assert pings[-1] == 20
+
+
+def counted_pings(server: Server) -> int:
+    """What any worker says; a connection to one that is just killed is made again."""
+    while True:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            lines = server.request("GET", "/metrics").body.decode().splitlines()
+            [line] = [line for line in lines if line.startswith(PINGS)] or [f"{PINGS} 0"]
+            return int(line.split()[1])
 
 
 def resident(pid: int) -> int:
