@@ -213,6 +213,26 @@ def _rules(number: Callable[[str], int], show: Callable[[int], str], *, namespac
     return Kind("rules", "PATTERN=N, …", parse, shown)
 
 
+def _parse_tags(text: str) -> tuple[tuple[str, str], ...]:
+    """`names:tags, …`: patterns of repositories and of tags in them; without the second, every tag."""
+    found = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        names, _, tags = part.partition(":")
+        pair = (names, tags or "*")
+        if not re.fullmatch(r"[a-z0-9._/*?-]{1,255}:[\w.*?-]{1,128}", ":".join(pair), re.ASCII):
+            raise ValueError("is not a list of NAMES:TAGS, as release/**:v*, **:stable")
+        if any(len(re.findall(r"\*+", each)) > 3 for each in pair):
+            raise ValueError(f"has a pattern with more than three stars: {part}")
+        found.append(pair)
+    return tuple(found)
+
+
+TAG_PATTERNS = Kind(
+    "tag patterns",
+    "NAMES:TAGS, …",
+    _parse_tags,
+    lambda pairs: ", ".join(":".join(pair) for pair in pairs),
+)
 BOOL = Kind("bool", "BOOL", _parse_bool, lambda value: str(value).lower(), (str, bool))
 SIZE_RULES = _rules(_parse_size, show_size, namespaces=True)
 COUNT_RULES = _rules(_parse_count, str, namespaces=False)
@@ -461,6 +481,11 @@ class Config:
         "What nobody needs is kept for so long after it was last relied on; a push may take half of that"
         " between its last blob and its manifest.",
         minimum=60,
+    )
+    tags_immutable: tuple[tuple[str, str], ...] = _row(
+        "tags.immutable", TAG_PATTERNS, "",
+        "Tags that cannot be moved, as `release/**:v*, **:stable`: patterns of repositories and tags.",
+        live=True,
     )
     scrub_interval: float = _row(
         "scrub.interval", SECONDS, "0",

@@ -51,6 +51,7 @@ class ErrorCode(enum.Enum):
     BODY_STALLED = ("BLOB_UPLOAD_INVALID", 408, "the body stopped arriving")
 
     RANGE_INVALID = ("RANGE_INVALID", 416, "invalid content range")
+    TAG_IMMUTABLE = ("DENIED", 403, "the tag is immutable")
     TAG_INVALID = ("TAG_INVALID", 400, "invalid tag name")
     PAGINATION_NUMBER_INVALID = (
         "PAGINATION_NUMBER_INVALID",

@@ -28,6 +28,7 @@ from trioreg.oci.manifest import (
 )
 from trioreg.oci.names import RepositoryName, Tag
 from trioreg.registry.failures import answers, unbroken
+from trioreg.registry.immutable import TagPatterns, is_immutable, refused
 from trioreg.registry.limits import Guard
 from trioreg.storage.base import BlobNotFound, BlobReader, BlobStore
 from trioreg.storage.catalog import Catalog
@@ -68,6 +69,7 @@ class Manifests:
         self._contents = contents
         self._descriptors: ByteLru[tuple[bytes, str | None]] = ByteLru(_DESCRIPTORS_BYTES)
         self._one_large = trio.Lock()
+        self.immutable: TagPatterns = ()
 
     @answers
     async def get(self, name: RepositoryName, reference: Tag | Digest) -> StoredManifest:
@@ -91,9 +93,12 @@ class Manifests:
         """Store a manifest and point `reference` at it.
 
         Raises MANIFEST_INVALID, MANIFEST_BLOB_UNKNOWN with the digests that are missing, or DIGEST_INVALID
-        when `reference` is a digest of other bytes; QUOTA_EXCEEDED.
+        when `reference` is a digest of other bytes; QUOTA_EXCEEDED, TAG_IMMUTABLE.
         """
         digest, manifest = await self._read(reference, content_type, data)
+        immutable = is_immutable(self.immutable, name, reference)
+        if immutable and not await self._may_set(name, reference, digest):
+            raise refused(name, reference)
         await self._check_needs(name, manifest)
         async with (
             self._catalog.changing(name, digest),
@@ -106,8 +111,10 @@ class Manifests:
                 descriptor = referrer_descriptor(manifest, digest)
                 await self._catalog.add_referrer(name, manifest.subject, digest, descriptor)
             await self._catalog.link_manifest(name, digest, manifest.media_type)
-            if not isinstance(reference, Digest):
-                await self._catalog.set_tag(name, reference, digest)
+            if not isinstance(reference, Digest) and not await self._catalog.set_tag(
+                name, reference, digest, immutable=immutable
+            ):
+                raise refused(name, reference)
         self._contents.put(digest, data, len(data))
         return PushedManifest(digest, manifest.subject)
 
@@ -256,6 +263,12 @@ class Manifests:
         tag = None if isinstance(reference, Digest) else reference
         async with self._guard.adding(name, added, tag):
             yield
+
+    async def _may_set(self, name: RepositoryName, reference: Tag | Digest, digest: Digest) -> bool:
+        """Whether an immutable tag is free or set so already; it saves a push in vain, `set_tag` decides."""
+        if isinstance(reference, Digest):
+            return True
+        return await self._catalog.get_tag(name, reference) in (None, digest)
 
     async def _check_needs(self, name: RepositoryName, manifest: Manifest) -> None:
         """Everything that a manifest needs must be in this repository, with the size it states."""

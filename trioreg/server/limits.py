@@ -44,6 +44,7 @@ def apply_limits(service: Service, config: Config) -> None:
     registry = service.registry
     service.admission.limits = admission_limits(config, registry.pump.budget.statistics().total)
     registry.guard.limits = storage_limits(config)
+    registry.manifests.immutable = config.tags_immutable
     service.rates.limits = RateLimits(config.rate_requests, config.rate_burst)
 
 

@@ -110,10 +110,16 @@ class Catalog:
         """Be alone with the links of a manifest: a push and a deletion of it do not mix."""
         return self._objects.exclusive("manifest", f"{name}@{digest}")
 
-    async def set_tag(self, name: RepositoryName, tag: Tag, digest: Digest) -> None:
+    async def set_tag(
+        self, name: RepositoryName, tag: Tag, digest: Digest, *, immutable: bool = False
+    ) -> bool:
+        """Whether it was set: an `immutable` one is not moved elsewhere."""
         key = layout.tag_link(name, tag)
         async with self._objects.exclusive("tag", key):
+            if immutable and await self.get_tag(name, tag) not in (None, digest):
+                return False
             await self._objects.put(key, str(digest).encode())
+            return True
 
     async def get_tag(self, name: RepositoryName, tag: Tag) -> Digest | None:
         value = await self._objects.get(layout.tag_link(name, tag))
