@@ -27,7 +27,7 @@ from trioreg.config import load
 
 NOTHING: Mapping[str, str] = {}
 FILL_TRIES = 20
-PROBE = 64 * MIB  # written to find out how fast a disk is
+PROBE = 16 * MIB  # written to find out how fast a disk is
 
 
 @dataclass(frozen=True)

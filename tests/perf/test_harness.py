@@ -15,13 +15,13 @@ import pytest
 from perf.__main__ import main
 from perf.harness.cgroup import Hierarchy, NoCgroup, find_hierarchy, memory_cgroup
 from perf.harness.folder import FolderTaken, RunFolder
-from perf.harness.host import memray_python, predicted, words_of
+from perf.harness.host import memray_python, predicted, settings_of, words_of
 from perf.harness.inside import InsideView, parse
 from perf.harness.limits import Outcome, judge, kept
 from perf.harness.messages import Beat, Operation, decode_said, encode
 from perf.harness.outside import Outside
 from perf.harness.progress import Progress
-from perf.harness.reading import load_scenario
+from perf.harness.reading import load_scenario, override
 from perf.harness.scenario import Bytes, Limits
 from perf.harness.snapshots import Snapshots, grouped, short
 from perf.plan import MB
@@ -369,3 +369,22 @@ def test_commands_are_told_without_the_machine() -> None:
     command = ["env", "ROOT=/tmp/x/storage", "/usr/bin/python3", "-m", "trioreg", "--bind", "127.0.0.1:0"]
     told = ["env", "ROOT=storage", "python3", "-m", "trioreg", "--bind", "127.0.0.1:0"]
     assert words_of(command) == told
+
+
+@pytest.mark.parametrize(
+    ("disk", "delay"),
+    [({}, None), ({"latency": 0.5}, 0.5), ({"size": "1MiB"}, None)],
+)
+def test_a_slow_disk_is_a_setting(disk: dict[str, Any], delay: float | None, tmp_path: Path) -> None:
+    """A latency as it is; a size alone makes nothing slow."""
+    changes = [override(f"disk.{name}={value}") for name, value in disk.items()]
+    settings = settings_of(load_scenario("laptop", changes), tmp_path)
+    found = settings.get("debug.write_delay")
+    assert (None if found is None else float(found)) == delay
+
+
+def test_a_disk_that_is_slower_is_measured(tmp_path: Path) -> None:
+    """Twice as slow takes as much more as a MiB takes now, whatever that is."""
+    settings = settings_of(load_scenario("laptop", [override("disk.factor=2")]), tmp_path)
+    assert float(settings["debug.write_delay"]) > 0
+    assert list(tmp_path.iterdir()) == [], "the probe is gone"
