@@ -12,12 +12,16 @@ from fuzzing import examples
 from hypothesis import given, seed
 from hypothesis import strategies as st
 
+from trioreg.auth.access_file import parse_access_file
+from trioreg.auth.robots import check_scope
+from trioreg.auth.scopes import parse_scopes
 from trioreg.config import ConfigError, load
 from trioreg.oci.digest import digest_of, parse_algorithm, parse_digest
 from trioreg.oci.errors import RegistryError
 from trioreg.oci.manifest import OCI_INDEX, OCI_MANIFEST, descriptor_artifact_type, parse_manifest
 from trioreg.oci.names import RepositoryName, parse_name, parse_tag, parse_upload_id
 from trioreg.oci.operations import parse_operation
+from trioreg.oci.patterns import check_pattern, matches
 from trioreg.oci.ranges import parse_content_range, parse_range
 from trioreg.server.chunked import BadChunk, ChunkDecoder
 from trioreg.server.head import BadHead, parse_head
@@ -33,6 +37,15 @@ INDEX = {"schemaVersion": 2, "manifests": [{**DESCRIPTOR, "annotations": {"a": "
 RECORD = record.encode(record.new_record(RepositoryName("a/b"), "sha256", 1.5, "boot"))
 TOML = b'[http]\nbind = "127.0.0.1:5000"\n[memory]\nbudget = "64MiB"\n[log]\naccess = false\n'
 HEAD = b"GET /v2/a/b/tags/list?n=1 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nRange: bytes=0-1\r\n\r\n"
+
+
+ACCESS = b"""[groups]
+ci = ["ann", "robot+build"]
+[[rule]]
+who = ["@ci"]
+may = ["pull", "push"]
+repositories = ["team/**"]
+"""
 
 
 class Parser(NamedTuple):
@@ -52,6 +65,10 @@ def operation(data: bytes) -> Any:
     method, _, target = data.decode("latin-1").partition(" ")
     path, _, query = target.partition("?")
     return parse_operation(method, path, query)
+
+
+def pattern(text: str) -> bool:
+    return matches(check_pattern(text), "a/b/c")
 
 
 def chunked(data: bytes) -> None:
@@ -104,6 +121,16 @@ PARSERS = {
         [json.dumps(DESCRIPTOR, separators=(",", ":")).encode()],
     ),
     "records of uploads": Parser(record.decode, (), [RECORD, RECORD.replace(b"null", b'"AAAA"')]),
+    "scopes": Parser(
+        text(lambda scope: parse_scopes([scope])),
+        (),
+        [b"repository:a/b:pull,push", b"registry:catalog:*", b"repository(plugin):localhost:5000/a:pull"],
+    ),
+    "scopes of robots": Parser(text(check_scope), ValueError, [b"repository:a/**:pull,push,delete"]),
+    "patterns": Parser(text(pattern), ValueError, [b"a/**", b"*", b"a*b/**/c", b"**/**/**"]),
+    "access files": Parser(
+        lambda data: parse_access_file(data).issuers, ValueError, [ACCESS, ACCESS.replace(b"ann", b"*")]
+    ),
     "heads": Parser(parse_head, BadHead, [HEAD, HEAD.replace(b"1.1", b"1.0"), b"\r\n" + HEAD]),
     "chunks": Parser(
         chunked, BadChunk, [b"3\r\nabc\r\n0\r\n\r\n", b"a;x=y\r\n0123456789\r\n0\r\nA: b\r\n\r\n"]

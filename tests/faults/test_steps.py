@@ -138,3 +138,25 @@ async def test_death_and_then_power_loss(tmp_path: Path, durable: Durable) -> No
         if disk.struck is None:
             return
     raise AssertionError("the scenario does not end")
+
+
+class Forgetful(Durable):
+    """Believes no sync of one kind: a disk that lies, or code that forgot to ask."""
+
+    def __init__(self, forgets: str) -> None:
+        super().__init__()
+        setattr(self, forgets, lambda _what: None)
+
+
+@pytest.mark.parametrize("forgets", ["file_synced", "directory_synced"])
+async def test_a_sync_that_is_missing_is_found_out(tmp_path: Path, forgets: str) -> None:
+    """So the tests above can fail: without the syncs what was promised is lost with the power."""
+    durable, client = Forgetful(forgets), Client()
+    try:
+        await client.run(registry_over(open_storage(tmp_path / "root", FaultyDisk(watched=durable))), most=3)
+        durable.lose_power(tmp_path / "root", tmp_path / "left", "names", random.Random(SEED))
+    finally:
+        durable.close()
+    (tmp_path / "left").mkdir(exist_ok=True)
+    with pytest.raises(AssertionError):
+        await finish_and_check(tmp_path / "left", client, "B", FaultyDisk())
