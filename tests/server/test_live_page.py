@@ -158,6 +158,30 @@ async def test_listeners_are_bounded(front: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("front", FRONTS)
+async def test_who_reads_nothing_loses_its_place(
+    front: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream has an end, read or not; so any number that never read do not keep out the next."""
+    monkeypatch.setattr(live, "STREAM_SECONDS", 0.0)
+    with trio.fail_after(30):
+        async with serving(FilesystemStorage(tmp_path, Disk(durable=False)), front) as server:
+            silent = []
+            for _ in range(2 * live.LISTENERS):
+                stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+                await stream.send_all(GET)
+                silent.append(stream)
+            status = 429
+            while status == 429:
+                stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+                await stream.send_all(GET)
+                status = int((await stream.receive_some(64 * KIB)).split()[1])
+                await stream.aclose()
+            assert status == 200
+            for stream in silent:
+                await stream.aclose()
+
+
+@pytest.mark.parametrize("front", FRONTS)
 async def test_a_listener_does_not_keep_the_server(front: str, tmp_path: Path) -> None:
     """When the server stops the stream ends, long before the grace period does."""
     with trio.fail_after(10):

@@ -2,8 +2,8 @@
 
 An event is a look at everything, made at most twice a second and only while somebody listens; all listeners
 get the same one. Rules: at most `LISTENERS` at once and `ROWS` uploads in an event, so a crowd of either
-costs a bounded amount; there is no queue: who reads slowly misses events, and who stops reading is dropped
-like any peer that moves no byte (`http.stall_timeout`). When the server stops the streams end at once.
+costs a bounded amount; there is no queue: who reads slowly misses events. A stream ends after a minute and
+the browser asks anew: who is gone, or reads nothing, does not keep its place. All end with the server.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from trioreg.server.inside.gauges import Gauges
 LISTENERS = 8
 ROWS = 100
 EVENT_SECONDS = 0.5
+STREAM_SECONDS = 60.0
+_RETRY = b"retry: 200\n\n"  # milliseconds after which a browser asks again
 
 # The page loads nothing from elsewhere, and nobody may frame it.
 _POLICY = (
@@ -87,8 +89,12 @@ class Live:
         self._listeners -= 1
 
     async def _events(self) -> AsyncGenerator[bytes, None]:
+        yield _RETRY
+        until = trio.current_time() + STREAM_SECONDS
         while not self._ending.is_set():
             yield self._newest()
+            if trio.current_time() >= until:
+                return
             with trio.move_on_after(EVENT_SECONDS):
                 await self._ending.wait()
 

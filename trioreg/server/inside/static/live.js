@@ -135,6 +135,14 @@ document.addEventListener("keydown", (event) => {
 });
 byId("pause").addEventListener("click", togglePause);
 
+// A stream ends once a minute and the browser asks anew: only a longer silence is worth a word.
+let silence = 0;
 const events = new EventSource("/ui/events");
-events.onmessage = (event) => { if (!paused) draw(JSON.parse(event.data)); };
-events.onerror = () => { byId("state").textContent = "no connection to the server; trying again"; };
+events.onmessage = (event) => {
+  clearTimeout(silence);
+  if (!paused) draw(JSON.parse(event.data));
+};
+events.onerror = () => {
+  clearTimeout(silence);
+  silence = setTimeout(() => { byId("state").textContent = "no connection to the server; trying again"; }, 2000);
+};
