@@ -6,13 +6,15 @@ bounded amount of memory; and because a slow one would hold its place, it must a
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from urllib.parse import urlencode
 
 import msgspec
 import trio
 
+from trioreg.api.arriving import Hold
 from trioreg.api.blobs import matches
 from trioreg.api.exchange import BlobSlice, Exchange, Reply, empty_reply, typed_reply
 from trioreg.api.service import Service
@@ -110,17 +112,20 @@ async def referrers(service: Service, operation: ListReferrers) -> Reply:
 async def _received(service: Service, body: Body) -> AsyncIterator[bytes]:
     """The bytes of a pushed manifest. What goes beyond `_FREE_BYTES` passes the gate before it is read.
 
-    So clients that dribble large manifests hold up large ones only, and those for a limited time.
+    So clients that dribble large manifests hold up large ones only, and those for a limited time; what has
+    come of those before the gate is bounded by `Service.arriving`.
     """
     limit, data = service.registry.manifest_max, bytearray()
-    with trio.move_on_after(service.manifest_seconds) as patience:
-        ended = await _read(body, data, min(_FREE_BYTES, limit + 1))
-    if not patience.cancelled_caught and ended:
+    with service.arriving.one(service.manifest_seconds) as hold:
+        ended = await _read(body, data, min(_FREE_BYTES, limit + 1), hold)
+    if ended:
         yield bytes(data)
         return
-    if patience.cancelled_caught:
-        raise ClientStalled
-    async with service.registry.manifest_gate.hold(limit if body.length is None else body.length):
+    async with AsyncExitStack() as gate:
+        with service.arriving.one(math.inf) as hold:
+            hold(len(data))
+            size = limit if body.length is None else body.length
+            await gate.enter_async_context(service.registry.manifest_gate.hold(size))
         with trio.move_on_after(service.manifest_seconds) as patience:
             ended = await _read(body, data, limit + 1)
         if patience.cancelled_caught:
@@ -130,9 +135,10 @@ async def _received(service: Service, body: Body) -> AsyncIterator[bytes]:
         yield bytes(data)
 
 
-async def _read(body: Body, data: bytearray, limit: int) -> bool:
+async def _read(body: Body, data: bytearray, limit: int, hold: Hold = lambda _size: None) -> bool:
     """Append what arrives until there are `limit` bytes; whether that was all."""
     while len(data) < limit:
+        hold(len(data))
         if not await body.ready():
             return True
         end = len(data)

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from trioreg.api.arriving import Arriving
 from trioreg.api.exchange import Exchange, Reply
 from trioreg.api.rates import Rates
 from trioreg.auth.authorizer import AllowAll, Authorizer
@@ -29,6 +30,7 @@ class Service:
     """`chunk_min_length`: bytes that we advise for chunks (OCI-Chunk-Min-Length), 0 for no advice.
 
     `manifest_seconds`: a manifest must arrive within this time, because its bytes are held meanwhile.
+    `arriving`: small bodies that are not whole yet.
     `pages`: what is served besides the API, by exact path.
 
     `tracing`: None is off, and costs a request two looks.
@@ -43,5 +45,6 @@ class Service:
     events: Recorder | None = None
     admission: Admission = field(default_factory=Admission)
     rates: Rates = field(default_factory=Rates)
+    arriving: Arriving = field(default_factory=Arriving)
     pages: Mapping[str, Page] = field(default_factory=dict)
     tracing: Tracing | None = None

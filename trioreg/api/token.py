@@ -16,14 +16,12 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
-import trio
 
 from trioreg.api.access import identify
 from trioreg.api.exchange import Exchange, Reply, typed_reply
 from trioreg.api.service import Service
 from trioreg.auth.scopes import parse_scopes
 from trioreg.oci.errors import ErrorCode, RegistryError
-from trioreg.pipeline.body import ClientStalled
 
 PATH = "/auth/token"
 
@@ -76,14 +74,13 @@ async def _body(service: Service, exchange: Exchange) -> bytes:
     body, data = exchange.body, bytearray()
     if (body.length or 0) > _FORM_BYTES:
         raise RegistryError(ErrorCode.UNSUPPORTED, {"reason": "the form is too large"})
-    with trio.move_on_after(service.manifest_seconds) as patience:
+    with service.arriving.one(service.manifest_seconds) as hold:
         while await body.ready():
             with memoryview(bytearray(4096)) as view:
                 data += view[: body.fill(view)]
             if len(data) > _FORM_BYTES:
                 raise RegistryError(ErrorCode.UNSUPPORTED, {"reason": "the form is too large"})
-    if patience.cancelled_caught:
-        raise ClientStalled
+            hold(len(data))
     return bytes(data)
 
 

@@ -56,6 +56,9 @@ _JOIN_BYTES = 8 * 1024
 # A client that never lets us wait must let others run.
 _BREATHE_EVERY = 32
 
+# What nobody wants is read into this, by all connections: one buffer for each would be 64 KiB for a second.
+_NOWHERE = memoryview(bytearray(64 * 1024))
+
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -265,12 +268,11 @@ class _Connection:
             return True
         if body.unwanted or (body.left or 0) > DISCARD_BYTES:
             return False
-        scratch = memoryview(bytearray(64 * 1024))
         limit = body.received + DISCARD_BYTES
         try:
             with trio.move_on_after(DISCARD_SECONDS):
                 while body.received < limit and await body.ready():
-                    body.fill(scratch)
+                    body.fill(_NOWHERE)
         except ClientDisconnected:
             return False  # It may have shut its sending side only, or broken its chunks: answer it still.
         return body.left == 0

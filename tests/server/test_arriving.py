@@ -1,0 +1,70 @@
+"""Small bodies that dribble: what has come of all of them is bounded, and who is quick does not notice."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+import trio
+from auth.people import guard
+from inprocess import FRONTS, KIB, serving
+from trio.testing import wait_all_tasks_blocked
+
+from trioreg.api.arriving import Arriving
+from trioreg.api.token import PATH, token
+from trioreg.oci.errors import ErrorCode, RegistryError
+from trioreg.pipeline.body import ClientStalled
+from trioreg.storage.memory import MemoryStorage
+
+KIND = "application/vnd.oci.image.index.v1+json"
+INDEX = b'{"schemaVersion": 2, "mediaType": "%s", "manifests": []}' % KIND.encode()
+
+
+@pytest.mark.parametrize("front", FRONTS)
+@pytest.mark.parametrize(
+    ("method", "path"), [("PUT", "/v2/some/name/manifests/slow"), ("POST", PATH)], ids=["manifest", "form"]
+)
+async def test_a_flood_of_dribblers_ends_its_own(front: str, method: str, path: str, tmp_path: Path) -> None:
+    """The oldest are told to come again, what is held stays below its bound, and a whole manifest passes."""
+    access = guard(tmp_path, tokens=True) if path == PATH else None
+    with trio.fail_after(30):
+        async with serving(MemoryStorage(), front, authorizer=access) as server, AsyncExitStack() as stack:
+            server.service.pages = {**server.service.pages, PATH: lambda each: token(server.service, each)}
+            arriving = server.service.arriving = Arriving(32 * KIB)
+            slow = [await stack.enter_async_context(server.connect()) for _ in range(6)]
+            for client in slow:
+                length = {"Content-Length": str(10 * KIB), "Content-Type": KIND}
+                await client.send_head(method, path, length)
+                await client.send(b" " * 8 * KIB)
+                await wait_all_tasks_blocked(0.01)
+                assert arriving.held <= 32 * KIB
+            for client in slow[:2]:
+                answer = await client.answer()
+                assert (answer.status, answer.headers["retry-after"]) == (429, "1")
+            assert arriving.held == 32 * KIB
+            if access is None:
+                target = "/v2/some/name/manifests/quick"
+                assert (await server.request("PUT", target, INDEX, {"Content-Type": KIND})).status == 201
+            for client in slow:
+                await client.stream.aclose()
+            while arriving.held:
+                await wait_all_tasks_blocked(0.01)
+
+
+async def test_who_is_late_and_who_must_go_are_told_apart(autojump_clock: trio.testing.MockClock) -> None:
+    """Time that is over is a stall; room that is gone is no fault of the client's."""
+    arriving = Arriving(10)
+
+    async def dribble(*sizes: int) -> None:
+        with arriving.one(5) as hold:
+            for size in sizes:
+                hold(size)
+            await trio.sleep_forever()
+
+    with pytest.raises(ClientStalled):
+        await dribble(10)
+    with pytest.raises(RegistryError) as refused:
+        await dribble(11, 12)
+    assert refused.value.error is ErrorCode.TOOMANYREQUESTS
+    assert arriving.held == 0
