@@ -37,6 +37,8 @@ def is_from_here(exchange: Exchange) -> bool:
     passed_on = any(name in headers for name in ("forwarded", "x-forwarded-for", "x-real-ip", "via"))
     foreign = headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
     host = headers.get("host", "")
+    # Not every browser says Sec-Fetch-Site over plain HTTP; Origin comes with every POST of a page.
+    foreign |= "origin" in headers and headers["origin"].partition("://")[2].lower() != host.lower()
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
     return (
         not (passed_on or foreign) and _is_local(exchange.peer) and (name == "localhost" or _is_local(name))
