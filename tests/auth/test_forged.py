@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +14,13 @@ from typing import Any
 
 import jwt
 import pytest
+import trio
+import trio.testing
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from auth.people import guard
+from trioreg.auth import issuers
 from trioreg.auth.access_file import parse_access_file
 from trioreg.auth.authorizer import BadCredentials
 from trioreg.auth.guard import Guard, Sources
@@ -254,3 +258,23 @@ async def test_an_issuer_may_change_its_key(tmp_path: Path) -> None:
     (tmp_path / "cloud.json").write_text("nonsense")
     cloud._tried = cloud._fetched = cloud._fetched - 7200
     assert await world.guard.identify(world.token("cloud", key, "RS256", kid="two"), None)
+
+
+async def test_who_leaves_does_not_keep_the_keys_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys that are being fetched arrive for others, though the client that needed them first is gone."""
+    world, go = World(tmp_path), threading.Event()
+    text = world.token("cloud", world.cloud, "RS256")
+
+    def slowly(source: str) -> bytes:
+        assert go.wait(30)
+        return Path(source).read_bytes()
+
+    monkeypatch.setattr(issuers, "fetch_keys", slowly)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.guard.identify, text, None)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+        go.set()
+    assert await world.guard.identify(text, None)

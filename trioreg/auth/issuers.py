@@ -154,10 +154,14 @@ class _Issuer:
     async def _fetch(self) -> None:
         self._tried = time.monotonic()
         try:
-            data = await trio.to_thread.run_sync(fetch_keys, self._spec.keys, abandon_on_cancel=True)
+            # Not the client's to cancel: who leaves each time would keep the keys from everybody.
+            with trio.CancelScope(shield=True), trio.fail_after(_FETCH_SECONDS):
+                data = await trio.to_thread.run_sync(fetch_keys, self._spec.keys, abandon_on_cancel=True)
             self._keys = self._parse(data)
-        except (OSError, ValueError) as error:
-            _log.error("keys of an issuer cannot be had", issuer=self._spec.name, reason=str(error))
+        except (OSError, ValueError, trio.TooSlowError) as error:
+            _log.error(
+                "keys of an issuer cannot be had", issuer=self._spec.name, reason=str(error) or "too slow"
+            )
             return
         self._fetched = time.monotonic()
 
