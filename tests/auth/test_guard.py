@@ -15,7 +15,9 @@ from auth.people import PASSWORDS, basic, bearer, guard, hashed, write_htpasswd,
 from trioreg.api.token import PATH, token
 from trioreg.auth.authorizer import AllowAll
 from trioreg.auth.guard import Guard
+from trioreg.auth.scopes import Scope
 from trioreg.config import Config
+from trioreg.oci.names import RepositoryName
 from trioreg.server.access import change_access
 from trioreg.storage.memory import MemoryStorage
 
@@ -304,3 +306,19 @@ async def test_a_user_who_does_not_exist_costs_a_check(tmp_path: Path) -> None:
     assert await htpasswd.check("ann", "x")
     assert len(checked) == 2
     assert checked[1] == hashed(PASSWORDS["ann"]).encode()
+
+
+async def test_long_tokens_take_bounded_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is remembered of tokens is bounded by their length, and so are decisions about their holders."""
+    monkeypatch.setattr("trioreg.auth.guard._MOST_REMEMBERED_CHARACTERS", 20_000)
+    access = guard(tmp_path, tokens=True)
+    ann = await access.identify(basic("ann")["Authorization"], None)
+    asked = [Scope("repository", f"team/{number:0100}", frozenset({"pull"})) for number in range(32)]
+    for _ in range(10):
+        issued = access.issue(ann, asked)
+        assert issued is not None and len(issued.text) > 5_000
+        identity = await access.identify(f"Bearer {issued.text}", None)
+        assert access.decide(identity, RepositoryName(asked[0].name), "pull").allowed
+        kept = sum(len(key) for key in access._known)
+        assert kept < 20_000 + len(issued.text) + 100
+        assert len(access._decisions) <= len(access._known)

@@ -36,6 +36,9 @@ _LOOK_SECONDS = 1.0
 _MOST_REMEMBERED = 4096
 _MOST_DECISIONS = 8192
 
+# A token may be 16 KiB, a list of scopes; what we keep of it takes four times as much.
+_MOST_REMEMBERED_CHARACTERS = 2 * 2**20
+
 # How the base64 of every JSON object begins, and so every signed token.
 _SIGNED = "Bearer eyJ"
 
@@ -99,6 +102,11 @@ class Guard:
         self._issuers = Issuers(specs) if specs else None
         self._foreign = next((each for each in specs if each.realm), None)
         self._generation += 1
+        self._forget()
+
+    def _forget(self) -> None:
+        """Decisions too: they keep the identities alive that they were made for."""
+        self._characters = 0
         self._known.clear()
         self._certificates.clear()
         self._decisions.clear()
@@ -134,8 +142,9 @@ class Guard:
         generation = self._generation
         identity, seconds = await self._verify(authorization)
         if generation == self._generation:  # else a file changed meanwhile, and it may no longer hold
-            if len(self._known) >= _MOST_REMEMBERED:
-                self._known.clear()
+            if len(self._known) >= _MOST_REMEMBERED or self._characters >= _MOST_REMEMBERED_CHARACTERS:
+                self._forget()
+            self._characters += len(authorization)
             self._known[key] = (identity, now + min(seconds, _REMEMBER_SECONDS))
         return identity
 

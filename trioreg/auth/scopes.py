@@ -31,7 +31,7 @@ class Scope:
         return (
             kind == self.kind
             and (action in self.actions or "*" in self.actions)
-            and (name == self.name or matches(self.name, name))
+            and (name == self.name or (("*" in self.name or "?" in self.name) and matches(self.name, name)))
         )
 
 
