@@ -31,6 +31,7 @@ BLOBS = "blobs"
 UPLOADS = "uploads"
 QUARANTINE = "quarantine"
 LOCKS = "locks"
+UPKEEP = "upkeep"
 MANIFESTS = "_manifests"
 LAYERS = "_layers"
 
@@ -44,7 +45,7 @@ def rotten(digest: Digest) -> str:
 
 
 def upkeep(work: str) -> str:
-    return f"upkeep/{work}"
+    return f"{UPKEEP}/{work}"
 
 
 def blob_aside(digest: Digest) -> str:

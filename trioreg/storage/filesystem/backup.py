@@ -85,10 +85,10 @@ def _must_be_apart(source: Path, target: Path) -> None:
 
 
 def _first_file(root: Path) -> Path | None:
-    """A file below a root that a server would miss; empty folders and locks are nothing."""
+    """A file below a root that a server would miss; empty folders, locks and notes of upkeep are nothing."""
     for directory, folders, files in os.walk(root):
         if Path(directory) == root:
-            folders[:] = [name for name in folders if name not in (layout.LOCKS, "lost+found")]
+            folders[:] = [name for name in folders if name not in (layout.LOCKS, layout.UPKEEP, "lost+found")]
         if files:
             return Path(directory) / files[0]
     return None
