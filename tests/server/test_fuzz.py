@@ -44,7 +44,7 @@ class ScriptedWire:
         self._pieces = [piece for piece in pieces if piece]
         self._left = STEPS
 
-    async def readable(self, until: float | None = None) -> None:
+    async def readable(self, until: float | None = None, *, bytes_at_once: int = 1) -> None:
         self._step()
         await trio.lowlevel.checkpoint()
 
@@ -72,6 +72,9 @@ class ScriptedWire:
 
     async def finish(self) -> None:
         self.closed = True
+
+    def be_content(self) -> None:
+        return
 
     def abort(self) -> None:
         self.closed = True

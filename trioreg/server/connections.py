@@ -124,6 +124,8 @@ class Connections:
             for wire in list(self._wires):
                 if wire.expires < now:
                     wire.abort()
+                else:
+                    wire.be_content()
 
     async def _connection(self, stream: trio.SocketStream) -> None:
         client = address_of(_peer(stream))

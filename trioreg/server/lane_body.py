@@ -13,6 +13,11 @@ from trioreg.pipeline.budget import Share
 from trioreg.server.chunked import BadChunk, ChunkDecoder
 from trioreg.server.wire import Wire
 
+# A client that sends so much at a time is woken for less often: at half a block, and not at every 64 KiB that
+# a fast loopback or network card delivers.
+_QUICK = 32 * 1024
+_AT_ONCE = 128 * 1024
+
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -26,6 +31,7 @@ class LengthBody:
         self._early = memoryview(early)
         self._says_continue = expects_continue and not early
         self._eager = False
+        self._quick = False
         self.received = 0
 
     @property
@@ -50,7 +56,7 @@ class LengthBody:
         if self._says_continue:
             self._says_continue = False
             await self._wire.send(_CONTINUE)
-        await self._wire.readable()
+        await self._wire.readable(bytes_at_once=min(self._left, _AT_ONCE) if self._quick else 1)
         return True
 
     def fill(self, view: memoryview) -> int:
@@ -67,6 +73,7 @@ class LengthBody:
             count = got or 0
             # A full read means that more is waiting: do not ask the kernel first.
             self._eager = count == len(view)
+            self._quick = count >= _QUICK
         self._left -= count
         self.received += count
         return count

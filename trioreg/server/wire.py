@@ -8,6 +8,7 @@ a timer of its own, and only the peer's time is counted, not ours.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -37,10 +38,11 @@ class Wire(Protocol):
     expires: float
     certificate: str | None  # whom the certificate of the client names, if it showed one
 
-    async def readable(self, until: float | None = None) -> None:
+    async def readable(self, until: float | None = None, *, bytes_at_once: int = 1) -> None:
         """Wait until `receive` or `receive_into` has something. Cancelling loses nothing.
 
         `until`: monotonic time at which the peer is given up; None is the stall limit from now.
+        `bytes_at_once`: so many are worth waiting for, a moment, if the peer is quick.
         """
 
     def receive(self, limit: int) -> bytes | None:
@@ -53,6 +55,9 @@ class Wire(Protocol):
 
     async def send_blob(self, blob: BlobReader, start: int, end: int, piece: Callable[[], int]) -> None:
         """`piece`: bytes that may be in our memory at a time, where the blob has to pass through it."""
+
+    def be_content(self) -> None:
+        """Time has passed: wait no longer for `bytes_at_once`."""
 
     async def finish(self) -> None:
         """Say that we send no more, and let the peer read it before the connection is cut."""
@@ -69,8 +74,11 @@ class PlainWire:
         self.sock = sock
         self._stall = stall
         self.expires = NEVER
+        self._at_once = 1
 
-    async def readable(self, until: float | None = None) -> None:
+    async def readable(self, until: float | None = None, *, bytes_at_once: int = 1) -> None:
+        if bytes_at_once != self._at_once:
+            self._wake_at(bytes_at_once)
         self.expires = time.monotonic() + self._stall if until is None else until
         try:
             await trio.lowlevel.wait_readable(self.sock)
@@ -133,6 +141,17 @@ class PlainWire:
             if start < end:
                 await self._writable()
 
+    def be_content(self) -> None:
+        """Wake for less than `bytes_at_once` from now on: called from time to time, a moment has passed."""
+        if self._at_once > 1 and self.expires != NEVER:
+            self._wake_at(1)
+
+    def _wake_at(self, count: int) -> None:
+        """Let the kernel wake us at so many bytes (socket(7), SO_RCVLOWAT; the end wakes us always)."""
+        self._at_once = count
+        with contextlib.suppress(OSError):
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
+
     async def finish(self) -> None:
         try:
             self.sock.shutdown(socket.SHUT_WR)
@@ -169,7 +188,7 @@ class TlsWire:
         self._ended = False
         self.expires = NEVER
 
-    async def readable(self, until: float | None = None) -> None:
+    async def readable(self, until: float | None = None, *, bytes_at_once: int = 1) -> None:
         if self._pending or self._ended:
             await trio.lowlevel.checkpoint()
             return
@@ -208,6 +227,9 @@ class TlsWire:
 
     async def send_blob(self, blob: BlobReader, start: int, end: int, piece: Callable[[], int]) -> None:
         await _read_and_send(self, blob, start, end, piece)
+
+    def be_content(self) -> None:
+        return
 
     async def finish(self) -> None:
         try:
