@@ -227,6 +227,46 @@ def _parse_tags(text: str) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
+# A reason to keep a tag, and what its number means.
+_REASONS = ("newest", "days", "pulled")
+
+# The newest are held in memory while a repository is looked through: about 150 bytes each.
+_MOST_NEWEST = 10_000
+
+
+def _parse_retention(text: str) -> tuple[tuple[str, str, int, int, int], ...]:
+    """`names:tags=reason number …, …`: patterns as `_parse_tags`, then reasons, of which one is enough."""
+    rules = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        patterns, _, reasons = part.partition("=")
+        words = reasons.split()
+        numbers = dict(zip(words[::2], words[1::2], strict=False))
+        if (
+            not patterns.strip()
+            or not words
+            or 2 * len(numbers) != len(words)
+            or set(numbers) - set(_REASONS)
+        ):
+            raise ValueError("is not a list of NAMES:TAGS=newest N days N pulled N, as ci/**:pr-*=days 14")
+        if any(_parse_count(number) < 1 for number in numbers.values()):
+            raise ValueError("has a number that is less than 1")
+        newest, days, pulled = (_parse_count(numbers.get(word, "0")) for word in _REASONS)
+        if newest > _MOST_NEWEST:
+            raise ValueError(f"keeps more than the {_MOST_NEWEST} newest")
+        ((names, tags),) = _parse_tags(patterns.strip())
+        rules.append((names, tags, newest, days, pulled))
+    return tuple(rules)
+
+
+def _show_retention(rules: tuple[tuple[str, str, int, int, int], ...]) -> str:
+    shown = []
+    for names, tags, *numbers in rules:
+        reasons = (f"{word} {number}" for word, number in zip(_REASONS, numbers, strict=True) if number)
+        shown.append(f"{names}:{tags}={' '.join(reasons)}")
+    return ", ".join(shown)
+
+
+RETENTION_RULES = Kind("retention rules", "NAMES:TAGS=WORD N, …", _parse_retention, _show_retention)
 TAG_PATTERNS = Kind(
     "tag patterns",
     "NAMES:TAGS, …",
@@ -485,6 +525,18 @@ class Config:
     tags_immutable: tuple[tuple[str, str], ...] = _row(
         "tags.immutable", TAG_PATTERNS, "",
         "Tags that cannot be moved, as `release/**:v*, **:stable`: patterns of repositories and tags.",
+        live=True,
+    )
+    retention_rules: tuple[tuple[str, str, int, int, int], ...] = _row(
+        "retention.rules", RETENTION_RULES, "",
+        "Which tags stay, as `ci/**=newest 20 days 30, **:pr-*=pulled 14`: of those that a rule matches"
+        " first, the newest N of a repository, and those set or pulled in the last N days. The others are"
+        " removed before each collection, and by `trioreg retain`.",
+        live=True,
+    )
+    retention_keep: tuple[tuple[str, str], ...] = _row(
+        "retention.keep", TAG_PATTERNS, "",
+        "Tags that no rule removes, as `**:stable, **:v*`.",
         live=True,
     )
     scrub_interval: float = _row(

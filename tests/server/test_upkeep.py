@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +14,13 @@ from aging import age, age_files
 from blackbox import Server, image, push_blob, push_manifest
 from trio.testing import MockClock
 
-from trioreg.config import Config
+from trioreg.config import Config, load
 from trioreg.oci.digest import digest_of
+from trioreg.oci.names import RepositoryName, Tag
 from trioreg.registry.collected import Last, Position
+from trioreg.registry.pulls import noted_since
 from trioreg.server.upkeep import keep_up
+from trioreg.storage.catalog import Catalog
 from trioreg.storage.filesystem import Disk
 from trioreg.storage.filesystem.collecting import CollectableFiles
 from trioreg.storage.memory import MemoryStorage
@@ -75,6 +79,64 @@ async def test_what_was_killed_is_due_at_once(tmp_path: Path) -> None:
     await store.put("upkeep/gc", b'{"phase":"blobs","after":"sha256/7f"}')
     assert await last.is_due(DAY, 1001.0)
     assert (await Position(store, "gc").load()).after == "sha256/7f"
+
+
+async def test_a_server_retains_before_it_collects(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By the settings in force; each tag that goes has a line in the log, with its digest."""
+    caplog.set_level("INFO")
+    store = MemoryStorage()
+    catalog, name, digest = Catalog(store), RepositoryName("some/name"), digest_of(b"manifest")
+    for tag in ("pr-1", "pr-2", "pr-fixed"):
+        await catalog.set_tag(name, Tag(tag), digest)
+    age(store, 20 * DAY)
+    await catalog.set_tag(name, Tag("pr-2"), digest)
+    text = {"gc.interval": "1e-6", "retention.rules": "**:pr-*=days 14", "tags.immutable": "**:pr-fixed"}
+    settings = load(text, {}, None)
+    await Last(store, "gc").done(0.0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keep_up, store, lambda: settings)
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+    assert [*(await catalog.tags(name, None, None))[0]] == ["pr-2", "pr-fixed"]
+    gone = [each for each in caplog.records if each.message == "retention removed a tag"]
+    assert len(gone) == 1
+    assert "gc is done" in caplog.text
+
+
+async def test_a_server_says_since_when_it_notes_pulls(autojump_clock: MockClock) -> None:
+    """As long as a rule asks for them; also when the settings change while it runs."""
+    store = MemoryStorage()
+    settings = [load({"retention.rules": "**=pulled 5"}, {}, None)]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keep_up, store, lambda: settings[0])
+        await trio.sleep(1)
+        assert await noted_since(store) < math.inf
+        settings[0] = Config()
+        await trio.sleep(120)
+        assert await noted_since(store) == math.inf
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.one_front
+def test_retain_by_command_beside_a_server(fresh_server: Server) -> None:
+    """A dry run names what goes; without a rule it is an error; what is gone is 404 and its digest is not."""
+    pushed = image(b"kept")
+    push_blob(fresh_server, "upkeep/retain", b"kept")
+    for tag in ("pr-1", "v1"):
+        push_manifest(fresh_server, "upkeep/retain", pushed, tag)
+    age_files(fresh_server.storage, 10 * DAY)
+    rules = ("--set", "retention.rules=**=days 9", "--set", "retention.keep=**:v*")
+    code, text = run(fresh_server.storage, "retain", "--dry-run", *rules)
+    assert code == 0 and "upkeep/retain:pr-1" in text
+    assert fresh_server.request("GET", "/v2/upkeep/retain/manifests/pr-1").status == 200
+    code, text = run(fresh_server.storage, "retain", "--json", *rules)
+    report = json.loads(text)
+    assert (code, report["removed"], report["kept"]) == (0, 1, 1)
+    for reference, status in (("pr-1", 404), ("v1", 200), (pushed.digest, 200)):
+        assert fresh_server.request("GET", f"/v2/upkeep/retain/manifests/{reference}").status == status
+    assert run(fresh_server.storage, "retain") == (2, "")
 
 
 def run(storage: Path, *arguments: str) -> tuple[int, str]:

@@ -41,7 +41,7 @@ _FREE_BYTES = 64 * 1024
 
 async def get(service: Service, operation: GetManifest, exchange: Exchange) -> Reply:
     """end-3. The media type is the one that was pushed, whatever the client accepts."""
-    stored = await service.registry.manifests.get(operation.name, operation.reference)
+    stored = await service.registry.manifests.get(operation.name, operation.reference, pull=True)
     validators = {"Docker-Content-Digest": str(stored.digest), "ETag": f'"{stored.digest}"'}
     if matches(exchange.headers.get("if-none-match"), stored.digest):
         if not isinstance(stored.content, bytes):

@@ -12,12 +12,12 @@ import os
 from collections.abc import Mapping, Sequence
 
 from trioreg import __version__
-from trioreg.cli import auth, backup, du, gc, info, purge, restore, scrub, serve, settings, verify
+from trioreg.cli import auth, backup, du, gc, info, purge, restore, retain, scrub, serve, settings, verify
 from trioreg.cli.command import Parser, explain, fail, only_cause
 from trioreg.config import ConfigError
 
 # In the order of --help.
-COMMANDS = (serve, settings, auth, backup, restore, info, gc, purge, scrub, verify, du)
+COMMANDS = (serve, settings, auth, backup, restore, info, gc, retain, purge, scrub, verify, du)
 
 
 def main(

@@ -10,6 +10,7 @@ from trioreg.pipeline.pump import Pump
 from trioreg.registry.blobs import Blobs
 from trioreg.registry.limits import Guard
 from trioreg.registry.manifests import Manifests
+from trioreg.registry.pulls import Pulls
 from trioreg.registry.uploads import Uploads
 from trioreg.storage.base import BlobStore, ObjectStore
 from trioreg.storage.catalog import Catalog
@@ -25,7 +26,7 @@ class Registry:
     """`manifest_gate` lets so many bytes of manifests be in memory at once, `manifest_max` is one's limit.
 
     `pump` and `contents` (the cache of manifests and small blobs) are here to be looked at. `guard` holds the
-    other limits of what may be stored.
+    other limits of what may be stored. `pulls` notes when manifests are pulled, where `manifests` uses it.
     """
 
     blobs: Blobs
@@ -36,6 +37,7 @@ class Registry:
     pump: Pump
     contents: ByteLru[bytes]
     guard: Guard
+    pulls: Pulls
 
 
 def build_registry(
@@ -61,4 +63,5 @@ def build_registry(
         pump=pump,
         contents=contents,
         guard=guard,
+        pulls=Pulls(objects),
     )

@@ -30,6 +30,7 @@ from trioreg.oci.names import RepositoryName, Tag
 from trioreg.registry.failures import answers, unbroken
 from trioreg.registry.immutable import TagPatterns, is_immutable, refused
 from trioreg.registry.limits import Guard
+from trioreg.registry.pulls import Pulls
 from trioreg.storage.base import BlobNotFound, BlobReader, BlobStore
 from trioreg.storage.catalog import Catalog
 from trioreg.storage.lru import ByteLru, CacheStatistics
@@ -70,10 +71,14 @@ class Manifests:
         self._descriptors: ByteLru[tuple[bytes, str | None]] = ByteLru(_DESCRIPTORS_BYTES)
         self._one_large = trio.Lock()
         self.immutable: TagPatterns = ()
+        # Where pulls are noted, if a rule of retention asks for them.
+        self.pulls: Pulls | None = None
 
     @answers
-    async def get(self, name: RepositoryName, reference: Tag | Digest) -> StoredManifest:
-        """Raises MANIFEST_UNKNOWN, or NAME_UNKNOWN where nothing was ever pushed.
+    async def get(
+        self, name: RepositoryName, reference: Tag | Digest, *, pull: bool = False
+    ) -> StoredManifest:
+        """Raises MANIFEST_UNKNOWN, or NAME_UNKNOWN where nothing was ever pushed. `pull`: for a client.
 
         Any number of clients may be slow to read a large manifest: it leaves from the store, in pieces.
         """
@@ -81,6 +86,8 @@ class Manifests:
         media_type = await self._media_type(name, digest)
         if media_type is None:
             raise await self._unknown(name, reference)
+        if pull and self.pulls is not None:
+            await self.pulls.note(name, digest)
         try:
             return StoredManifest(digest, media_type, await self._content(digest))
         except BlobNotFound:

@@ -14,6 +14,7 @@ from trioreg.config import Config
 from trioreg.metrics import table
 from trioreg.pipeline.admission import AdmissionLimits, places_for
 from trioreg.registry.limits import Limits
+from trioreg.registry.pulls import ask_for_pulls
 from trioreg.server.connections import Connections
 
 # An upload has its lease, its record's directory and its data open, and a third of all is for files.
@@ -45,6 +46,7 @@ def apply_limits(service: Service, config: Config) -> None:
     service.admission.limits = admission_limits(config, registry.pump.budget.statistics().total)
     registry.guard.limits = storage_limits(config)
     registry.manifests.immutable = config.tags_immutable
+    registry.manifests.pulls = registry.pulls if ask_for_pulls(config.retention_rules) else None
     service.rates.limits = RateLimits(config.rate_requests, config.rate_burst)
 
 

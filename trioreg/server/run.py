@@ -142,6 +142,7 @@ async def serve(
         background.start_soon(_every, _TRIM_SECONDS, budget.trim)
         background.start_soon(_every, _EXPIRE_SECONDS, service.admission.expire)
         background.start_soon(_write_log, access)
+        background.start_soon(service.registry.pulls.run)
         await background.start(notices.run)
         background.start_soon(keep_up, upkeep_storage(config, storage), lambda: live.config)
         await background.start(live.watch)

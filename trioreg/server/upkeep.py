@@ -20,6 +20,7 @@ from trioreg.logs import Log
 from trioreg.registry import Storage
 from trioreg.registry.collected import Last
 from trioreg.registry.grace import agreed_grace, announce
+from trioreg.registry.pulls import ask_for_pulls, keep_noted_since
 from trioreg.storage.collecting import CollectableStorage, UpkeepBusy
 
 _log = Log(__name__)
@@ -60,6 +61,7 @@ async def keep_up(store: CollectableStorage, config: Callable[[], Config]) -> No
         _log.error("no upkeep", cause=failure)
         return
     async with trio.open_nursery() as works:
+        works.start_soon(_say_since, store, config)
         for work in WORKS:
             works.start_soon(_repeat, work, store, config)
 
@@ -79,11 +81,32 @@ async def _repeat(work: Work, store: CollectableStorage, config: Callable[[], Co
         await trio.sleep(_LOOK_SECONDS)
 
 
+async def _say_since(store: CollectableStorage, config: Callable[[], Config]) -> None:
+    """Keep written down from when on pulls are noted, as long as the rules of retention ask for it."""
+    while True:
+        try:
+            await keep_noted_since(store, ask_for_pulls(config().retention_rules), time.time())
+        except Exception as failure:  # noqa: BLE001 (without it no tag is removed for want of pulls)
+            _log.error("it is not written down since when pulls are noted", cause=failure)
+        await trio.sleep(_LOOK_SECONDS)
+
+
 async def _collect(store: CollectableStorage, config: Config) -> msgspec.Struct:
     from trioreg.registry.garbage import Collector
 
+    if config.retention_rules:
+        await _retain(store, config)
     grace = await agreed_grace(store, config.gc_grace, time.time())
     return await Collector(store, grace=grace, untagged=config.gc_untagged).run()
+
+
+async def _retain(store: CollectableStorage, config: Config) -> None:
+    from trioreg.registry.retention import Retention
+
+    keep = (*config.retention_keep, *config.tags_immutable)
+    report = await Retention(store, config.retention_rules, keep=keep).run()
+    report.names.clear()  # Each has a line in the log already.
+    _log.info("retention is done", **msgspec.to_builtins(report))
 
 
 async def _purge(store: CollectableStorage, config: Config) -> msgspec.Struct:

@@ -130,6 +130,14 @@ class Catalog:
         async with self._objects.exclusive("tag", key):
             return await self._objects.delete(key)
 
+    async def delete_tag_if(self, name: RepositoryName, tag: Tag, digest: Digest, stamp: Hashable) -> bool:
+        """Remove a tag unless it was set since somebody saw it so; whether it was removed."""
+        key = layout.tag_link(name, tag)
+        async with self._objects.exclusive("tag", key):
+            if await self._objects.stamp(key) != stamp or await self.get_tag(name, tag) != digest:
+                return False
+            return await self._objects.delete(key)
+
     async def delete_tags_of(self, name: RepositoryName, digest: Digest) -> None:
         """Remove every tag that points at `digest`; one that is moved elsewhere meanwhile stays."""
         value = str(digest).encode()

@@ -9,6 +9,7 @@
       repositories/<name>/_manifests/revisions/<algorithm>/<hex>/media-type  as it was pushed
       repositories/<name>/_manifests/tags/<tag>/current/link                 digest of the tag
       repositories/<name>/_referrers/<algorithm>/<subject hex>/<algorithm>/<hex>   descriptor (JSON)
+      repositories/<name>/_pulled/<algorithm>/<hex>                          when it was last pulled
       rotten/<algorithm>/<hex>                                               a blob that failed its digest
       uploads/<id>/data, state                                               bytes so far; record
       upkeep/<work>                                                          where it was, what was agreed
@@ -80,6 +81,14 @@ def revision_link(name: RepositoryName, digest: Digest) -> str:
 
 def revision_media_type(name: RepositoryName, digest: Digest) -> str:
     return f"{revisions(name)}/{digest.algorithm}/{digest.hex}/media-type"
+
+
+def pulls(name: RepositoryName) -> str:
+    return f"{REPOSITORIES}/{name}/_pulled"
+
+
+def pulled(name: RepositoryName, digest: Digest) -> str:
+    return f"{pulls(name)}/{digest.algorithm}/{digest.hex}"
 
 
 def tags(name: RepositoryName) -> str:

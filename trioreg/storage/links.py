@@ -53,6 +53,12 @@ class Links:
             async for piece in pieces:
                 yield piece
 
+    async def pulled(self, name: RepositoryName) -> AsyncGenerator[Sequence[Digest], None]:
+        """Manifests of which it is noted when they were pulled, whether or not they are linked still."""
+        async with aclosing(self._digests(layout.pulls(name))) as pieces:
+            async for piece in pieces:
+                yield piece
+
     async def tags(self, name: RepositoryName) -> AsyncGenerator[tuple[Tag, Digest | None], None]:
         """Tags and what they point at; None for one that is torn."""
         async with aclosing(self._objects.scan(layout.tags(name))) as pieces:
