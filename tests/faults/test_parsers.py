@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from trioreg.auth.access_file import parse_access_file
 from trioreg.auth.robots import check_scope
 from trioreg.auth.scopes import parse_scopes
-from trioreg.config import ConfigError, load
+from trioreg.config import RETENTION_RULES, ConfigError, load
 from trioreg.oci.digest import digest_of, parse_algorithm, parse_digest
 from trioreg.oci.errors import RegistryError
 from trioreg.oci.manifest import OCI_INDEX, OCI_MANIFEST, descriptor_artifact_type, parse_manifest
@@ -23,6 +23,7 @@ from trioreg.oci.names import RepositoryName, parse_name, parse_tag, parse_uploa
 from trioreg.oci.operations import parse_operation
 from trioreg.oci.patterns import check_pattern, matches
 from trioreg.oci.ranges import parse_content_range, parse_range
+from trioreg.registry.pulls import parse_note
 from trioreg.server.chunked import BadChunk, ChunkDecoder
 from trioreg.server.head import BadHead, parse_head
 from trioreg.storage import record
@@ -128,6 +129,10 @@ PARSERS = {
     ),
     "scopes of robots": Parser(text(check_scope), ValueError, [b"repository:a/**:pull,push,delete"]),
     "patterns": Parser(text(pattern), ValueError, [b"a/**", b"*", b"a*b/**/c", b"**/**/**"]),
+    "rules of retention": Parser(
+        text(RETENTION_RULES.parse), ValueError, [b"ci/**:pr-*=newest 20 days 30, **=pulled 9", b"a=days 1"]
+    ),
+    "notes of pulls": Parser(parse_note, (), [b"1700000000"]),
     "access files": Parser(
         lambda data: parse_access_file(data).issuers, ValueError, [ACCESS, ACCESS.replace(b"ann", b"*")]
     ),

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trioreg.config import load
 from trioreg.oci.digest import digest_of
@@ -77,6 +77,46 @@ async def test_a_pull_is_noted_once_a_day(nursery: trio.Nursery) -> None:
     await wait_all_tasks_blocked()
     assert len(storage.puts) == 2
     assert await last_pull(storage, HERE, DIGEST) == clock.now + DAY
+
+
+async def test_what_waits_is_written_at_the_end(nursery: trio.Nursery) -> None:
+    """More than there is room for makes pulls wait; `finish` waits for all that was noted."""
+    storage = Counted()
+    pulls = Pulls(storage)
+    many = [digest_of(str(number).encode()) for number in range(1500)]
+
+    async def pull() -> None:
+        for each in many:
+            await pulls.note(HERE, each)
+
+    with trio.move_on_after(60):
+        async with trio.open_nursery() as pulling:
+            pulling.start_soon(pull)
+            await wait_all_tasks_blocked()
+            assert storage.puts == []
+            nursery.start_soon(pulls.run)
+        await pulls.finish()
+    assert len(storage.puts) == 1500
+
+
+async def test_a_disk_that_hangs_keeps_no_server_from_its_end(
+    nursery: trio.Nursery, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`finish` gives up after some seconds."""
+    storage, asked = Counted(), trio.Event()
+
+    async def put(key: str, value: bytes) -> None:
+        asked.set()
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(storage, "put", put)
+    pulls = Pulls(storage)
+    nursery.start_soon(pulls.run)
+    await pulls.note(HERE, DIGEST)
+    await asked.wait()
+    began = trio.current_time()
+    await pulls.finish()
+    assert 0 < trio.current_time() - began < 10
 
 
 async def test_looks_of_our_own_are_no_pulls(nursery: trio.Nursery) -> None:

@@ -139,6 +139,30 @@ def test_retain_by_command_beside_a_server(fresh_server: Server) -> None:
     assert run(fresh_server.storage, "retain") == (2, "")
 
 
+@pytest.mark.one_front
+@pytest.mark.parametrize("front", ["direct", "quart"])
+def test_a_server_notes_pulls_where_a_rule_asks(tmp_path: Path, front: str) -> None:
+    """By GET or HEAD, of a tag or a digest; all is written when it has stopped. Without a rule nothing is."""
+    pulled = {tag: image(tag.encode()) for tag in ("got", "seen", "by-digest")}
+    asks = {"http.front": front, "retention.rules": "**=pulled 5"}
+    with Server(tmp_path, settings=asks) as server:
+        for tag, manifest in {**pulled, "left": image(b"left")}.items():
+            push_blob(server, "upkeep/pulls", tag.encode())
+            push_manifest(server, "upkeep/pulls", manifest, tag)
+        manifests = "/v2/upkeep/pulls/manifests"
+        server.settings = {"http.front": front}
+        server.restart()
+        assert server.request("GET", f"{manifests}/left").status == 200
+        server.settings = asks
+        server.restart()
+        assert server.request("GET", f"{manifests}/got").status == 200
+        assert server.request("HEAD", f"{manifests}/seen").status == 200
+        assert server.request("GET", f"{manifests}/{pulled['by-digest'].digest}").status == 200
+        assert server.request("GET", f"{manifests}/absent").status == 404
+    notes = (server.storage / "repositories/upkeep/pulls/_pulled").glob("*/*")
+    assert {f"sha256:{each.name}" for each in notes} == {each.digest for each in pulled.values()}
+
+
 def run(storage: Path, *arguments: str) -> tuple[int, str]:
     command = [sys.executable, "-m", "trioreg", *arguments, "--storage", str(storage)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -147,6 +147,7 @@ async def serve(
         background.start_soon(keep_up, upkeep_storage(config, storage), lambda: live.config)
         await background.start(live.watch)
         await _listen(config, connections, sockets, stop_signals, task_status)
+        await service.registry.pulls.finish()
         background.cancel_scope.cancel()
     access.write(access.take())
     if tracing is not None:
