@@ -10,6 +10,7 @@ import trio
 import trio.testing
 
 from auth.people import PASSWORDS, basic, guard, hashed, write_htpasswd
+from trioreg.auth.authorizer import asker
 from trioreg.auth.guard import Guard
 from trioreg.auth.htpasswd import Htpasswd, parse_htpasswd
 from trioreg.oci.errors import ErrorCode, RegistryError
@@ -82,6 +83,7 @@ async def test_a_flood_of_guesses_is_bounded(tmp_path: Path) -> None:
     refused = []
 
     async def guess(number: int) -> None:
+        asker.set(f"10.0.0.{number}")
         try:
             assert not await slow.htpasswd.check("ann", f"guess {number}")
         except RegistryError as error:
@@ -95,6 +97,33 @@ async def test_a_flood_of_guesses_is_bounded(tmp_path: Path) -> None:
         slow.go.set()
     assert slow.calls == 64
     assert slow.htpasswd._running == {}
+
+
+async def test_who_guesses_keeps_nobody_else_out(tmp_path: Path) -> None:
+    """One address never has all places, so another one's password is looked at."""
+    access = guard(tmp_path)
+    slow = Slow(access)
+    results: list[bool | ErrorCode] = []
+
+    async def show(address: str, password: str) -> None:
+        asker.set(address)
+        try:
+            results.append(await slow.htpasswd.check("ann", password))
+        except RegistryError as error:
+            results.append(error.error)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(80):
+            nursery.start_soon(show, "10.0.0.1", f"guess {number}")
+        await trio.testing.wait_all_tasks_blocked()
+        assert results == [ErrorCode.TOOMANYREQUESTS] * 23
+        results.clear()
+        nursery.start_soon(show, "10.0.0.2", PASSWORDS["ann"])
+        await trio.testing.wait_all_tasks_blocked()
+        assert results == []
+        slow.go.set()
+    assert results.count(True) == 1
+    assert slow.htpasswd._asked == {}
 
 
 async def test_no_credentials_stay_in_memory(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from trioreg.api.clients import address_of, client_of
 from trioreg.api.exchange import Exchange
 from trioreg.api.service import Service
-from trioreg.auth.authorizer import Action, BadCredentials
+from trioreg.auth.authorizer import Action, BadCredentials, asker
 from trioreg.logs import Log
 from trioreg.oci.errors import ErrorCode, RegistryError
 from trioreg.oci.names import RepositoryName
@@ -43,6 +43,8 @@ async def _identify(
     service: Service, exchange: Exchange, repository: RepositoryName | None, action: Action
 ) -> None:
     authorization = exchange.headers.get("authorization")
+    if authorization:
+        asker.set(address_of(exchange.peer))
     try:
         exchange.identity = await service.authorizer.identify(authorization, exchange.certificate)
     except BadCredentials as bad:

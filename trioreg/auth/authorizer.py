@@ -7,6 +7,7 @@ Rule: `identify` and `decide` are asked once for a request, before anything of i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,7 +16,11 @@ from trioreg.auth.policy import Decision
 from trioreg.auth.scopes import Scope
 from trioreg.oci.names import RepositoryName
 
-__all__ = ["Action", "AllowAll", "Authorizer", "BadCredentials", "IssuedToken"]
+__all__ = ["Action", "AllowAll", "Authorizer", "BadCredentials", "IssuedToken", "asker"]
+
+
+# The address whose credentials a task looks at; "" if unknown.
+asker: ContextVar[str] = ContextVar("asker", default="")
 
 
 class BadCredentials(Exception):

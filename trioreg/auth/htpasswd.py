@@ -1,8 +1,9 @@
 """Passwords: an htpasswd file with bcrypt hashes (``htpasswd -B``).
 
 Rules: a check costs its 50 ms or more in a thread, of which few run at once and few wait; the rest is told
-to come again. A name that does not exist costs the same as one that does. Who asks for a check that is
-running already waits for its result.
+to come again. One address has less than `_GREED` times what is left of these places (docs/limits.md), so who
+guesses keeps nobody elsewhere from logging in. A name that does not exist costs the same as one that does.
+Who asks for a check that is running already waits for its result.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections import Counter
 from pathlib import Path
 
 import trio
 
+from trioreg.auth.authorizer import asker
 from trioreg.auth.watched import Watched
 from trioreg.oci.errors import ErrorCode, RegistryError
 
@@ -22,6 +25,8 @@ _AT_ONCE = 2
 
 # Who comes behind 64 others would wait for seconds: 429 tells clients to come again.
 _MOST_WAITING = 64
+
+_GREED = 8
 
 # bcrypt looks at so many bytes; htpasswd cuts off the rest as well, and the library refuses more.
 _BCRYPT_BYTES = 72
@@ -42,6 +47,7 @@ class Htpasswd:
         self._threads = trio.CapacityLimiter(_AT_ONCE)
         self._salt = os.urandom(16)
         self._running: dict[bytes, _Check] = {}
+        self._asked: Counter[str] = Counter()
 
     def refresh(self) -> bool:
         return self._file.refresh()
@@ -65,9 +71,11 @@ class Htpasswd:
         return await self._run(key, password, against) and known is not None
 
     async def _run(self, key: bytes, password: str, against: bytes) -> bool:
-        if len(self._running) >= _MOST_WAITING:
+        who = asker.get()
+        if self._asked[who] >= _GREED * (_MOST_WAITING - len(self._running)):
             raise RegistryError(ErrorCode.TOOMANYREQUESTS, headers={"Retry-After": "2"})
         check = self._running[key] = _Check()
+        self._asked[who] += 1
         try:
             check.result = await trio.to_thread.run_sync(
                 self._check_password,
@@ -80,6 +88,8 @@ class Htpasswd:
         finally:
             # Without a result (cancelled) one of those who wait checks in our place.
             del self._running[key]
+            self._asked[who] -= 1
+            self._asked += Counter()  # without those that have none left
             check.ended.set()
 
 
