@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from trioreg.api.arriving import Arriving
 from trioreg.api.token import PATH, token
 from trioreg.oci.errors import ErrorCode, RegistryError
 from trioreg.pipeline.body import ClientStalled
+from trioreg.server.lane_body import LengthBody
+from trioreg.server.wire import PlainWire
 from trioreg.storage.memory import MemoryStorage
 
 KIND = "application/vnd.oci.image.index.v1+json"
@@ -68,3 +72,36 @@ async def test_who_is_late_and_who_must_go_are_told_apart(autojump_clock: trio.t
         await dribble(11, 12)
     assert refused.value.error is ErrorCode.TOOMANYREQUESTS
     assert arriving.held == 0
+
+
+def test_what_came_with_the_head_is_let_go() -> None:
+    """Once it is read: a body that goes on slowly does not keep the first read of its connection."""
+    early = bytes(12 * KIB) + b"!"
+    before = sys.getrefcount(early)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        body = LengthBody(PlainWire(ours, 60.0), len(early) + 1, early, expects_continue=False)
+        view = memoryview(bytearray(len(early)))
+        assert body.fill(view[:1]) == 1
+        assert sys.getrefcount(early) > before
+        assert body.fill(view[1:]) == len(early) - 1
+        assert sys.getrefcount(early) == before
+        assert body.left == 1
+        assert body.rest() == b""
+
+
+async def test_a_connection_keeps_nothing_of_its_first_read() -> None:
+    """While the rest of a body is waited for, neither the connection nor its task holds what came before."""
+    with trio.fail_after(30):
+        async with serving(MemoryStorage()) as server, server.connect() as client:
+            location = await server.start_upload()
+            lane = server.connections._lane
+            assert lane is not None
+            head = f"PATCH {location} HTTP/1.1\r\nHost: x\r\nContent-Length: {20 * KIB}\r\n\r\n".encode()
+            await client.stream.send_all(head + bytes(10 * KIB))
+            await wait_all_tasks_blocked(0.01)
+            [connection] = [each for each in lane._connections if not each.idle]
+            assert connection._unread == b""
+            await client.send(bytes(10 * KIB))
+            assert (await client.answer()).status == 202
+            assert (await client.request("GET", "/v2/")).status == 200

@@ -222,10 +222,12 @@ class _Connection:
         path, _, query = _origin(head.target).partition("?")
         fields = head.fields
         body: LengthBody | ChunkedBody
+        unread, self._unread = self._unread, b""  # the body's, which gives back what is not its own
         if fields.length is None:
-            body = ChunkedBody(wire, self._unread, lane.share, expects_continue=fields.expects_continue)
+            body = ChunkedBody(wire, unread, lane.share, expects_continue=fields.expects_continue)
         else:
-            body = LengthBody(wire, fields.length, self._unread, expects_continue=fields.expects_continue)
+            body = LengthBody(wire, fields.length, unread, expects_continue=fields.expects_continue)
+        del unread  # up to 16 KiB, for as long as a slow body takes
         request_id = lane.next_request_id()
         logs.request_id.set(request_id)
         exchange = Exchange(head.method, path, query, fields.headers, body, request_id, self.client)

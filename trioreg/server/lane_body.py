@@ -19,6 +19,7 @@ _QUICK = 32 * 1024
 _AT_ONCE = 128 * 1024
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_NOTHING = memoryview(b"")
 
 
 class LengthBody:
@@ -65,7 +66,8 @@ class LengthBody:
         if self._early:
             count = min(len(view), len(self._early))
             view[:count] = self._early[:count]
-            self._early = self._early[count:]
+            # An empty view would keep all of what came with the head.
+            self._early = self._early[count:] if count < len(self._early) else _NOTHING
         else:
             got = self._wire.receive_into(view)
             if got == 0:
