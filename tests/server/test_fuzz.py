@@ -73,8 +73,8 @@ class ScriptedWire:
     async def finish(self) -> None:
         self.closed = True
 
-    def be_content(self) -> None:
-        return
+    def be_content(self) -> bool:
+        return False
 
     def abort(self) -> None:
         self.closed = True

@@ -32,7 +32,8 @@ async def test_a_quick_client_that_slows_down(pair: tuple[socket.socket, PlainWi
         await wait_all_tasks_blocked()
         client.sendall(b"x" * 10)
         assert select.select([wire.sock], [], [], 0)[0] == []
-        wire.be_content()
+        assert wire.be_content()
+    assert not wire.be_content()
     assert wire.receive(100) == b"x" * 10
     client.sendall(b"y" * 1000)
     await wire.readable(bytes_at_once=1000)

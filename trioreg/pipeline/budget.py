@@ -85,6 +85,11 @@ class Budget:
         self._made = 0
         self._least_free = 0
 
+    @property
+    def is_scarce(self) -> bool:
+        """Whether the half of the blocks is taken."""
+        return 2 * self._left < self._count
+
     async def acquire(self) -> Block:
         """An empty block, in the turn of the client (`turns.client`). Cancelling gives up the turn."""
         await trio.lowlevel.checkpoint_if_cancelled()

@@ -6,12 +6,13 @@
                             ▲ block from the budget                    └─ block back to the budget
 
 With the native engine and a local file the two stages are one task, which hands blocks to the engine (it
-hashes them in order and writes each right after) and settles what comes back; at most two are there.
+hashes them in order and writes each right after) and settles what comes back.
 
 Rules:
 
-- At most three blocks a transfer: one being filled, one in the digest, one being written. Both joints
-  hold no block of their own: any number above 0 would only be memory in a queue.
+- At most three blocks a transfer: one being filled, one in the digest, one being written; with the native
+  engine up to nine while most of the budget is free. Both joints hold no block of their own: any number
+  above 0 would only be memory in a queue.
 - A receiver that waits for its client holds no block that a stage could use: the digest stage takes the
   part-filled block as soon as it is idle. While it is busy the receiver goes on filling.
 - The state that is recorded never runs ahead of the bytes: each block carries a copy of the digest state
@@ -81,8 +82,10 @@ _DIRECT_BYTES = 2**19
 # at a time, for a client may announce what it never sends.
 _RESERVE_BYTES = 16 * 2**20
 
-# Blocks of one upload inside the native engine: one is written while the next is hashed.
+# Blocks of one upload inside the native engine: one is written while the next is hashed. While most of the
+# budget is free there may be more, so that a lone upload does not stop for every wake-up of a thread.
 _JOBS = 2
+_SPARE_JOBS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +247,8 @@ class _Flow:
             while True:
                 while jobs and jobs[0][1].has_ended:
                     await self._settle(*jobs.popleft(), upload, jobs)
-                block = self._intake.take_nowait(idle=not jobs) if len(jobs) < _JOBS else None
+                most = _JOBS if self._pump.budget.is_scarce else _SPARE_JOBS
+                block = self._intake.take_nowait(idle=not jobs) if len(jobs) < most else None
                 if block is not None:
                     try:
                         job = engine.submit(

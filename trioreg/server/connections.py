@@ -122,10 +122,9 @@ class Connections:
             await trio.sleep(_WATCH_SECONDS)
             now = time.monotonic()
             for wire in list(self._wires):
-                if wire.expires < now:
+                # Who was waited for with more patience may have sent something: that is looked at first.
+                if not wire.be_content() and wire.expires < now:
                     wire.abort()
-                else:
-                    wire.be_content()
 
     async def _connection(self, stream: trio.SocketStream) -> None:
         client = address_of(_peer(stream))

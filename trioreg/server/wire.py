@@ -56,8 +56,8 @@ class Wire(Protocol):
     async def send_blob(self, blob: BlobReader, start: int, end: int, piece: Callable[[], int]) -> None:
         """`piece`: bytes that may be in our memory at a time, where the blob has to pass through it."""
 
-    def be_content(self) -> None:
-        """Time has passed: wait no longer for `bytes_at_once`."""
+    def be_content(self) -> bool:
+        """Time has passed: wait no longer for `bytes_at_once`; whether we did."""
 
     async def finish(self) -> None:
         """Say that we send no more, and let the peer read it before the connection is cut."""
@@ -141,10 +141,11 @@ class PlainWire:
             if start < end:
                 await self._writable()
 
-    def be_content(self) -> None:
-        """Wake for less than `bytes_at_once` from now on: called from time to time, a moment has passed."""
-        if self._at_once > 1 and self.expires != NEVER:
-            self._wake_at(1)
+    def be_content(self) -> bool:
+        if self._at_once == 1 or self.expires == NEVER:
+            return False
+        self._wake_at(1)
+        return True
 
     def _wake_at(self, count: int) -> None:
         """Let the kernel wake us at so many bytes (socket(7), SO_RCVLOWAT; the end wakes us always)."""
@@ -228,8 +229,8 @@ class TlsWire:
     async def send_blob(self, blob: BlobReader, start: int, end: int, piece: Callable[[], int]) -> None:
         await _read_and_send(self, blob, start, end, piece)
 
-    def be_content(self) -> None:
-        return
+    def be_content(self) -> bool:
+        return False
 
     async def finish(self) -> None:
         try:
