@@ -13,7 +13,7 @@ from auth.people import guard
 from inprocess import FRONTS, KIB, serving
 from trio.testing import wait_all_tasks_blocked
 
-from trioreg.api.arriving import Arriving
+from trioreg.api.arriving import MOST_BYTES, Arriving
 from trioreg.api.token import PATH, token
 from trioreg.oci.errors import ErrorCode, RegistryError
 from trioreg.pipeline.body import ClientStalled
@@ -105,3 +105,43 @@ async def test_a_connection_keeps_nothing_of_its_first_read() -> None:
             await client.send(bytes(10 * KIB))
             assert (await client.answer()).status == 202
             assert (await client.request("GET", "/v2/")).status == 200
+
+
+async def test_while_much_is_being_stored_no_more_is_read() -> None:
+    """Who would bring more waits; room that comes free is for all who wait, as long as there is some."""
+    arriving = Arriving(10)
+    passed: list[int] = []
+
+    async def bring(number: int, size: int) -> None:
+        await arriving.room()
+        with arriving.stored(size):
+            passed.append(number)
+            await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        with arriving.stored(4), arriving.stored(6):
+            for number, size in enumerate((5, 5, 5, 5)):
+                nursery.start_soon(bring, number, size)
+                await wait_all_tasks_blocked()
+            assert passed == []
+        await wait_all_tasks_blocked()
+        assert len(passed) == 2
+        nursery.cancel_scope.cancel()
+    assert arriving.whole == 0
+
+
+@pytest.mark.parametrize("front", FRONTS)
+async def test_manifests_wait_for_those_that_are_being_stored(front: str) -> None:
+    """And are taken when those are done."""
+    with trio.fail_after(30):
+        async with serving(MemoryStorage(), front) as server, server.connect() as client:
+            arriving = server.service.arriving
+            with arriving.stored(MOST_BYTES):
+                target = "/v2/some/name/manifests/1"
+                length = {"Content-Length": str(len(INDEX)), "Content-Type": KIND}
+                await client.send_head("PUT", target, length)
+                await client.send(INDEX)
+                while not arriving._waiting:
+                    await wait_all_tasks_blocked(0.01)
+                assert arriving.held == 0
+            assert (await client.answer()).status == 201

@@ -2,12 +2,12 @@
 
 Rule: what has come of all those that are not whole yet is bounded. When it is too much, the oldest is told
 to come again; one that arrives as fast as clients send them is never the oldest, so a flood of bodies that
-dribble ends its own.
+dribble ends its own. Those that are whole and being stored are bounded too: meanwhile no more is read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -22,6 +22,8 @@ MOST_BYTES = 8 * 2**20
 Hold = Callable[[int], None]
 """Says how many bytes of the body there are now."""
 
+Room = Callable[[], Awaitable[None]]
+
 
 class Arriving:
     """Those of one process; `most` bytes."""
@@ -30,6 +32,8 @@ class Arriving:
         self._most = most
         self._sizes: dict[trio.CancelScope, int] = {}
         self.held = 0
+        self.whole = 0
+        self._waiting = trio.lowlevel.ParkingLot()
 
     @contextmanager
     def one(self, seconds: float) -> Iterator[Hold]:
@@ -46,6 +50,23 @@ class Arriving:
                 detail = {"reason": "too many slow bodies at once"}
                 raise RegistryError(ErrorCode.TOOMANYREQUESTS, detail, headers={"Retry-After": "1"})
             raise ClientStalled
+
+    async def room(self) -> None:
+        """Wait until there may be more; to be asked before each read."""
+        while self.whole >= self._most:
+            await self._waiting.park()
+            if self.whole < self._most:
+                self._waiting.unpark()  # who was woken wakes the next, as long as there is room
+
+    @contextmanager
+    def stored(self, size: int) -> Iterator[None]:
+        """While so many bytes that are whole are worked on."""
+        self.whole += size
+        try:
+            yield
+        finally:
+            self.whole -= size
+            self._waiting.unpark()
 
     def _hold(self, scope: trio.CancelScope, size: int) -> None:
         if scope not in self._sizes:

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 import msgspec
 import trio
 
-from trioreg.api.arriving import Hold
+from trioreg.api.arriving import Hold, Room
 from trioreg.api.blobs import matches
 from trioreg.api.exchange import BlobSlice, Exchange, Reply, empty_reply, typed_reply
 from trioreg.api.service import Service
@@ -117,9 +117,12 @@ async def _received(service: Service, body: Body) -> AsyncIterator[bytes]:
     """
     limit, data = service.registry.manifest_max, bytearray()
     with service.arriving.one(service.manifest_seconds) as hold:
-        ended = await _read(body, data, min(_FREE_BYTES, limit + 1), hold)
+        ended = await _read(body, data, min(_FREE_BYTES, limit + 1), service.arriving.room, hold)
     if ended:
-        yield bytes(data)
+        with service.arriving.stored(len(data)):
+            whole = bytes(data)
+            data.clear()
+            yield whole
         return
     async with AsyncExitStack() as gate:
         with service.arriving.one(math.inf) as hold:
@@ -135,12 +138,16 @@ async def _received(service: Service, body: Body) -> AsyncIterator[bytes]:
         yield bytes(data)
 
 
-async def _read(body: Body, data: bytearray, limit: int, hold: Hold = lambda _size: None) -> bool:
+async def _read(
+    body: Body, data: bytearray, limit: int, room: Room | None = None, hold: Hold = lambda _size: None
+) -> bool:
     """Append what arrives until there are `limit` bytes; whether that was all."""
     while len(data) < limit:
         hold(len(data))
         if not await body.ready():
             return True
+        if room is not None:
+            await room()
         end = len(data)
         data.extend(bytes(min(_READ_BYTES, limit - end)))
         with memoryview(data) as view:
