@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tracemalloc
 from pathlib import Path
 
@@ -194,6 +195,25 @@ async def test_untagged_manifests_go_if_told_to(store: CollectableStorage, house
     assert await house.catalog.referrers(HERE, digest_of(lost)) == []
     assert await house.catalog.referrer_descriptor(HERE, digest_of(lost), digest_of(of_lost)) is None
     assert await house.catalog.referrers(HERE, digest_of(child)) == [digest_of(signature)]
+
+
+async def test_a_child_that_is_taken_back_at_the_last_moment_is_whole(tmp_path: Path) -> None:
+    """An index is pushed when its child's link is aside and the time was looked at: it is whole."""
+
+    class Amidst(Disk):
+        def unlink(self, path: Path) -> None:
+            if path.name == ".aside-link" and "revisions" in path.parts:
+                os.link(path, path.with_name("link"))  # the push takes back; its own unlink comes after ours
+            super().unlink(path)
+
+    store = CollectableFiles(tmp_path, Disk(durable=False))
+    house = House(store)
+    child = await push_image(house, None, b"layer")
+    age(store, 2 * GRACE)
+    await collect(CollectableFiles(tmp_path, Amidst(durable=False)), untagged=True)
+    await put(house, TAG, index(child))
+    assert (await house.registry.manifests.get(HERE, digest_of(child))).content == child
+    assert await house.pull(digest_of(b"layer")) == b"layer"
 
 
 async def test_a_dry_run_changes_nothing_and_says_the_same(store: CollectableStorage, house: House) -> None:

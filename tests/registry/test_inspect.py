@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,25 @@ async def test_a_rotten_blob_is_taken_out_and_a_push_repairs_it(tmp_path: Path) 
     for name in (HERE, THERE):
         assert await house.pull(digest, name) == b"rotten"
     assert (await Scrubber(store, rate=0).run()).rotten == []
+
+
+async def test_what_was_repaired_meanwhile_stays(tmp_path: Path) -> None:
+    """A push while the scrub looks who needs a rotten blob: its 201 counts, and the blob is served."""
+    served = House(CollectableFiles(tmp_path, Disk(durable=False)), cache_bytes=0)
+
+    class Repaired(CollectableFiles):
+        async def scan(self, prefix: str) -> AsyncGenerator[Sequence[str], None]:
+            if prefix.startswith(layout.REPOSITORIES):
+                await served.push(b"rotten")
+            async for names in super().scan(prefix):
+                yield names
+
+    await push_image(served, TAG, b"rotten")
+    path = tmp_path / layout.blob(digest_of(b"rotten"))
+    path.chmod(0o644)
+    path.write_bytes(b"rot")
+    await Scrubber(Repaired(tmp_path, Disk(durable=False)), rate=0).run()
+    assert await served.pull(digest_of(b"rotten")) == b"rotten"
 
 
 async def test_a_rotten_manifest_is_named_by_its_tag(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from trioreg.storage import layout
 from trioreg.storage.base import BlobNotFound
 from trioreg.storage.catalog import Catalog
 from trioreg.storage.collecting import PIECE, CollectableStorage, UpkeepBusy
-from trioreg.storage.filesystem import FilesystemStorage
+from trioreg.storage.filesystem import Disk, FilesystemStorage
 from trioreg.storage.filesystem.changes import finish
 from trioreg.storage.filesystem.collecting import CollectableFiles
 from trioreg.storage.memory import MemoryStorage
@@ -129,6 +129,43 @@ async def test_a_deleted_link_does_not_come_back(store: CollectableStorage) -> N
     assert await catalog.unlink_blob(NAME, DIGEST)
     assert not await catalog.has_blob(NAME, DIGEST)
     assert not await catalog.unlink_blob(NAME, DIGEST)
+
+
+async def test_a_deleted_link_that_was_written_anew_does_not_come_back(store: CollectableStorage) -> None:
+    """A push writes the link again while collection has the old one aside: one DELETE removes both."""
+    catalog = Catalog(store)
+    await catalog.link_blob(NAME, DIGEST)
+    await store.set_aside(LINK)
+    await catalog.link_blob(NAME, DIGEST)
+    assert await store.take_back(LINK)
+    assert await catalog.unlink_blob(NAME, DIGEST)
+    assert not await catalog.has_blob(NAME, DIGEST)
+
+
+class TakenBackAmidst(Disk):
+    """Somebody has taken back the first half of the way, the link, when what is aside is unlinked."""
+
+    def __init__(self, place: Path):
+        super().__init__(durable=False)
+        self._place = place
+
+    def unlink(self, path: Path) -> None:
+        os.link(path, self._place)
+        super().unlink(path)
+
+
+async def test_a_drop_amid_taking_back_came_too_late(root: Path) -> None:
+    """It says so, for whoever drops a link goes on to remove what belongs to it."""
+    store = CollectableFiles(root)
+    await Catalog(store).link_blob(NAME, DIGEST)
+    await store.set_aside(LINK)
+    assert not await CollectableFiles(root, TakenBackAmidst(root / LINK)).drop(LINK)
+    assert await store.get(LINK) is not None
+    await store.put_blob(DIGEST, DATA)
+    await store.set_blob_aside(DIGEST)
+    place = root / layout.blob(DIGEST)
+    assert not await CollectableFiles(root, TakenBackAmidst(place)).drop_blob(DIGEST)
+    assert await read(store) == DATA
 
 
 async def test_one_worker_of_a_kind(store: CollectableStorage) -> None:

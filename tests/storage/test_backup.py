@@ -150,6 +150,21 @@ def test_bytes_are_checked(
     assert not (tmp_path / "new" / blob).exists()
 
 
+def test_a_good_copy_outlives_what_was_damaged(
+    storage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A blob that lost its end in the registry costs the backup nothing that it has."""
+    copy = tmp_path / "copy"
+    command("backup", copy, "--storage", storage)
+    before = files(copy)
+    blob = storage / f"blobs/sha256/{digest_of(LAYER)[7:9]}/{digest_of(LAYER)[7:]}"
+    blob.chmod(0o644)
+    os.truncate(blob, 10)
+    again = report(capsys, "backup", copy, "--storage", storage)
+    assert (again["lost"], again["changed_links"]) == (0, 0)
+    assert files(copy) == before
+
+
 def test_what_the_registry_lacks_is_said(
     storage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -219,6 +234,9 @@ def test_an_empty_root_of_a_server_may_be_filled(storage: Path, tmp_path: Path) 
     """A server was started there once, and nothing was pushed."""
     with Server(tmp_path / "second"):
         pass
+    upkeep = tmp_path / "second/storage/upkeep"
+    upkeep.mkdir(exist_ok=True)
+    (upkeep / "gc-done").write_text("1.0")
     command("backup", tmp_path / "copy", "--storage", storage)
     command("restore", tmp_path / "copy", "--storage", tmp_path / "second/storage")
     assert files(tmp_path / "second/storage") == files(storage)

@@ -110,6 +110,25 @@ async def test_nothing_of_a_change_that_is_cancelled_before() -> None:
     assert done == [2]
 
 
+async def test_a_change_without_a_thread_never_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no thread can be had (a limit of processes) it fails at once, and not later on its own."""
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    syncs, done = Syncs(), list[int]()
+    syncs.go_on.set()
+    changes = Changes(syncs)
+    with monkeypatch.context() as without_threads:
+        without_threads.setattr(trio.lowlevel, "start_thread_soon", refuse)
+        for number in (1, 2):
+            with pytest.raises(RuntimeError, match="thread"):
+                await changes.run(change(number, "/here", done))
+    with trio.fail_after(10):
+        assert await changes.run(change(3, "/here", done)) == -3
+    assert done == [3]
+
+
 async def test_changes_begin_again_after_a_rest() -> None:
     """The threads end when nothing waits, and the next change starts one."""
     syncs, done = Syncs(), list[int]()

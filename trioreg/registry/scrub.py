@@ -84,8 +84,9 @@ class Scrubber:
                 return
         except BlobNotFound:
             return  # collected meanwhile
-        images = await self._images(info.digest)
+        # At once: a push may repair it while we look who needs it, and that takes minutes.
         if await self._store.retire_blob(info.digest):
+            images = await self._images(info.digest)
             self.report.rotten.append(Rotten(str(info.digest), info.size, images))
 
     async def _is_whole(self, digest: Digest) -> bool:

@@ -47,13 +47,24 @@ def take_blob_back(disk: Disk, root: Path, digest: Digest) -> bool:
     return _take_back(disk, root / layout.blob_aside(digest), root / layout.blob(digest))
 
 
-def drop(disk: Disk, path: Path) -> bool:
-    """Durable, where that matters: bytes may only go when the links to them are gone for good."""
+def drop(disk: Disk, path: Path, place: Path) -> bool:
+    """Durable, where that matters: bytes may only go when the links to them are gone for good.
+
+    Taking back takes two calls, and ours may come between them: then it is in its place behind ours.
+    """
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         disk.unlink(path)
         disk.sync_directory(path.parent)
-        return True
+        return not _is_there(disk, place)
     return False
+
+
+def _is_there(disk: Disk, path: Path) -> bool:
+    try:
+        disk.stat(str(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _take_back(disk: Disk, source: Path, target: Path) -> bool:

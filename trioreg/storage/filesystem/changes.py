@@ -98,13 +98,24 @@ class Changes:
             starts = self._threads < _THREADS
             self._threads += starts
         if starts:
-            trio.lowlevel.start_thread_soon(lambda: self._work(token), _ignore, "changes")
+            self._start(token, change)
         # As a job in any thread: what has begun cannot be called back.
         with trio.CancelScope(shield=True):
             await change.ended.wait()
         if change.error is not None:
             raise change.error
         return change.result  # type: ignore[return-value]  # set, as there was no error
+
+    def _start(self, token: trio.lowlevel.TrioToken, change: _Change[Any]) -> None:
+        """One more thread. Raises RuntimeError if there can be none, and no other that takes the change."""
+        try:
+            trio.lowlevel.start_thread_soon(lambda: self._work(token), _ignore, "changes")
+        except BaseException:
+            with self._lock:
+                self._threads -= 1
+                if not self._threads:
+                    self._waiting.remove(change)
+                    raise
 
     def _work(self, token: trio.lowlevel.TrioToken) -> None:
         under_way: list[_Change[Any]] = []

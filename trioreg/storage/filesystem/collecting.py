@@ -62,7 +62,7 @@ class CollectableFiles(FilesystemStorage):
         return await self._blob_back(digest)
 
     async def drop_blob(self, digest: Digest) -> bool:
-        return await self._drop(layout.blob_aside(digest))
+        return await self._drop(layout.blob_aside(digest), layout.blob(digest))
 
     async def retire_blob(self, digest: Digest) -> bool:
         return await self._change("retiring a blob", aside.retire_blob, self._disk, self._root, digest)
@@ -160,12 +160,13 @@ class CollectableFiles(FilesystemStorage):
         return await self._change("setting a link aside", aside.set_aside, self._disk, self._root, key)
 
     async def drop(self, key: str) -> bool:
-        found = await self._drop(layout.aside(key))
+        found = await self._drop(layout.aside(key), key)
         await self._change("tidying", self._tidy, key)
         return found
 
-    async def _drop(self, key: str) -> bool:
-        return await self._change("deleting what is set aside", aside.drop, self._disk, self._root / key)
+    async def _drop(self, key: str, place: str) -> bool:
+        paths = self._root / key, self._root / place
+        return await self._change("deleting what is set aside", aside.drop, self._disk, *paths)
 
     @contextmanager
     def alone(self, work: str) -> Iterator[None]:

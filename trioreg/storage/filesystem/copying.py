@@ -165,10 +165,11 @@ class Copier:
         source, target = self._find(digest), self._path(digest)
         there = _size(target)
         size = _size(source) if source is not None else None
-        if there is None or (size is not None and there != size):
+        if there is None:
             if source is None or not self._copy(digest, source, target):
                 return False
-        elif self._verify and not self._is_good(digest, target):
+        # Of two sizes one is wrong, and it may well be the source's.
+        elif (self._verify or size not in (None, there)) and not self._is_good(digest, target):
             target.unlink()
             self.report.name(f"{digest} in the copy was damaged, it is copied again")
             if source is None or not self._copy(digest, source, target):

@@ -81,7 +81,8 @@ class FilesystemObjects:
 
     async def take_back(self, key: str) -> bool:
         path = self._below + key
-        if self._stamp(path) is None and self._stamp(self._below + layout.aside(key)) is not None:
+        # Also when there is one in the place, written anew meanwhile: a deletion must not leave the other.
+        if self._stamp(self._below + layout.aside(key)) is not None:
             await self._change("taking back an object", aside.take_back, self._disk, self._root, key)
         # Also when nothing is aside: another may have taken it back between our looks.
         return self._stamp(path) is not None
