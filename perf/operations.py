@@ -276,6 +276,17 @@ def descriptor(media_type: str, body: Body, digests: Digests) -> dict[str, objec
     return {"mediaType": media_type, "digest": digests.of(body), "size": body.size}
 
 
+def image_manifest(config: Body, layer: Body, digests: Digests) -> bytes:
+    """An OCI image manifest with one layer."""
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": descriptor("config.v1+json", config, digests),
+        "layers": [descriptor("layer.v1.tar", layer, digests)],
+    }
+    return json.dumps(manifest).encode()
+
+
 def with_digest(location: str, digest: str) -> str:
     """An upload's location with the digest that closes it."""
     return f"{location}{'&' if '?' in location else '?'}digest={digest}"

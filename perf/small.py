@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from perf.attempt import Attempt
-from perf.bodies import Body, Digests
+from perf.bodies import Body
 from perf.lean import Line, Reply, Steps, must_be, request
 from perf.measures import Scale
-from perf.operations import MANIFEST, REPOSITORY, descriptor
+from perf.operations import MANIFEST, REPOSITORY, image_manifest
 from perf.plan import KIB, MB
 from perf.transfers import Blob, each_its_own, put
 from perf.wire import Refused
@@ -22,17 +22,6 @@ ANY = "*/*"
 AT_ONCE = 8  # clients that push or pull images
 SEEDERS = 16
 SEED_PATIENCE = 600.0  # seconds; there are registries whose ten thousandth tag takes 50 ms
-
-
-def image(config: Body, layer: Body, digests: Digests) -> bytes:
-    """The bytes of an image manifest."""
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": MANIFEST,
-        "config": descriptor("config.v1+json", config, digests),
-        "layers": [descriptor("layer.v1.tar", layer, digests)],
-    }
-    return json.dumps(manifest).encode()
 
 
 def put_manifest(reference: str, content: bytes) -> bytes:
@@ -58,7 +47,7 @@ def seed_image(run: Attempt, name: str) -> bytes:
         for body in (config, layer)
     ]
     run.drive(each_its_own(run, put, made))
-    return image(config, layer, run.digests)
+    return image_manifest(config, layer, run.digests)
 
 
 def look_once(run: Attempt, path: str, accept: str) -> Reply:
@@ -92,7 +81,9 @@ def images(run: Attempt, scale: Scale) -> None:
     """Eight clients push whole images, five requests each, then pull them, three requests each."""
     configs = [Body(f"image/{number}/config", KIB) for number in range(scale.images)]
     layers = [Body(f"image/{number}/layer", MB) for number in range(scale.images)]
-    contents = [image(config, layer, run.digests) for config, layer in zip(configs, layers, strict=True)]
+    contents = [
+        image_manifest(config, layer, run.digests) for config, layer in zip(configs, layers, strict=True)
+    ]
     config_blobs, layer_blobs = (
         [Blob(run.digests.of(body), body.size, run.source.wire(body, chunked=False)) for body in bodies]
         for bodies in (configs, layers)

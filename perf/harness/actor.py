@@ -5,14 +5,13 @@ or OSError with the reason. A push that breaks is taken up where the server says
 containerd do, as often as the scenario allows.
 """
 
-import json
 from dataclasses import dataclass, field
 
 import trio
 
 from perf.bodies import Body, Digests, Source
 from perf.harness.scenario import Cut, Group
-from perf.operations import LONGEST_WAIT, MANIFEST, REPOSITORY, descriptor, with_digest
+from perf.operations import LONGEST_WAIT, MANIFEST, REPOSITORY, image_manifest, with_digest
 from perf.plan import KIB
 from perf.wire import Connection, Refused, Reply
 
@@ -242,14 +241,3 @@ def check_created(reply: Reply, digest: str) -> None:
     found = reply.must_be(201).headers.get("docker-content-digest", digest)
     if found != digest:
         raise Refused(f"201 for digest {found!r}")
-
-
-def image_manifest(config: Body, layer: Body, digests: Digests) -> bytes:
-    """An OCI image manifest with one layer."""
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": MANIFEST,
-        "config": descriptor("config.v1+json", config, digests),
-        "layers": [descriptor("layer.v1.tar", layer, digests)],
-    }
-    return json.dumps(manifest).encode()
