@@ -19,7 +19,7 @@ from trioreg.oci.names import RepositoryName
 from trioreg.pipeline.body import ClientDisconnected, ClientStalled
 from trioreg.pipeline.budget import PAGE, Budget
 from trioreg.pipeline.digests import load_state, new_state
-from trioreg.pipeline.engine import Engine, NativeEngine, ThreadEngine, best_engine
+from trioreg.pipeline.engine import INLINE_BYTES, Engine, NativeEngine, ThreadEngine, best_engine
 from trioreg.pipeline.pump import Pump, Reached
 from trioreg.storage.base import BlobStore, StorageError, StorageFull, Upload, WritesByDescriptor
 from trioreg.storage.filesystem import Disk, FilesystemStorage
@@ -127,6 +127,58 @@ async def test_a_body_of_nothing(rig: Rig) -> None:
         await pump.run(ScriptedBody(), upload, reached, 0)
         await check_truth(upload, reached, b"")
     assert pump.budget.statistics().warm == 0
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [[1], [5000], [INLINE_BYTES], [INLINE_BYTES + 1], [1, 4999], [2000, 2000, 1000]],
+    ids=lambda pieces: "+".join(map(str, pieces)),
+)
+@pytest.mark.parametrize("start", [0, 300], ids=["from-0", "from-300"])
+async def test_a_small_body(rig: Rig, pieces: list[int], start: int) -> None:
+    """Whole at once it takes no stages, in pieces it takes them from where they begin; it is the same."""
+    pump, reached = rig.pump_of(8, block=64 * 1024), reached_nothing()
+    length = sum(pieces)
+    ends = [start + sum(pieces[: number + 1]) for number in range(len(pieces))]
+    async with rig.open_session() as upload:
+        if start:
+            await pump.run(ScriptedBody(DATA[:start]), upload, reached, None)
+        parts = [DATA[end - size : end] for size, end in zip(pieces, ends, strict=True)]
+        body = ScriptedBody(*parts, length=length)
+        await pump.run(body, upload, reached, length)
+        await check_truth(upload, reached, DATA[: start + length])
+        await upload.checkpoint(reached.checkpoint(), sync=True)
+        await check_truth(upload, reached, DATA[: start + length])
+    check_returned(pump)
+
+
+@pytest.mark.parametrize("came", [0, 1, 999])
+async def test_a_small_body_is_cut(rig: Rig, came: int) -> None:
+    """What came of it counts, as of a large one; a client that is waited for holds no block."""
+    pump, reached = rig.pump_of(2), reached_nothing()
+    silence = trio.Event()
+    body = ScriptedBody(*[DATA[:came]][:came], silence, ClientDisconnected(), length=1000)
+    async with rig.open_session() as upload, trio.open_nursery() as nursery:
+
+        async def run() -> None:
+            with pytest.raises(ClientDisconnected):
+                await pump.run(body, upload, reached, 1000)
+            await check_truth(upload, reached, DATA[:came])
+
+        nursery.start_soon(run)
+        await until(lambda: body.given == came and pump.budget.statistics().held == 0)
+        silence.set()
+    check_returned(pump)
+
+
+async def test_a_small_body_that_is_too_short(rig: Rig) -> None:
+    """A front whose body ends before its length is told so."""
+    pump, reached = rig.pump_of(2), reached_nothing()
+    async with rig.open_session() as upload:
+        with pytest.raises(RegistryError) as raised:
+            await pump.run(ScriptedBody(length=10), upload, reached, 10)
+    assert raised.value.error is ErrorCode.SIZE_INVALID
+    check_returned(pump)
 
 
 async def test_it_goes_on_where_the_last_one_ended(rig: Rig) -> None:

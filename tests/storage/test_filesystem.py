@@ -599,6 +599,38 @@ async def test_a_failed_sync_while_the_next_block_is_written(root: Path) -> None
     await check_resumed_and_finished(storage, session, 0)
 
 
+@pytest.mark.parametrize("follows", ["read", "checkpoint", "commit"])
+async def test_bytes_that_are_written_soon(root: Path, follows: str) -> None:
+    """Nothing is written before what follows, which fails if they cannot be; the next one tries again."""
+    disk = LosingDisk()
+    storage = FilesystemStorage(root, disk)
+    session = (await storage.create_upload(NAME, "sha256")).id
+    data = root / layout.UPLOADS / session / "data"
+    async with storage.lease_upload(session, 0) as upload:
+        await upload.write(memoryview(b"1234"))
+        upload.write_soon(b"5678")
+        assert (upload.info.offset, data.stat().st_size) == (8, 4)
+
+        async def follow() -> None:
+            if follows == "read":
+                assert await upload.read(2, 6) == b"345678"
+            elif follows == "checkpoint":
+                await upload.checkpoint(Checkpoint(8, b"8"), sync=False)
+            else:
+                await upload.commit(digest_of(b"12345678"))
+
+        disk.full = "pwrite"
+        with pytest.raises(StorageFull):
+            await follow()
+        assert data.stat().st_size == 4
+        disk.full = ""
+        await follow()
+        if follows == "commit":
+            assert await storage.size(digest_of(b"12345678")) == 8
+        else:
+            assert data.read_bytes() == b"12345678"
+
+
 @pytest.mark.parametrize("name", ["_x", "_manifests", "_layers", "__", "_x.y-z"])
 @pytest.mark.parametrize("others", [0, 1])
 async def test_a_deleted_tag_with_an_underscore(root: Path, name: str, others: int) -> None:

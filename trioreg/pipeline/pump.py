@@ -21,6 +21,7 @@ Rules:
   digested and written, shielded, within `DRAIN_SECONDS`, else that is a failure of the storage. When a
   stage fails, everything ends.
 - One cause leaves `pump`, never a group.
+- A body of at most `INLINE_BYTES` that has arrived whole takes one block for a moment and no stages.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ from trioreg.oci.errors import ErrorCode, RegistryError
 from trioreg.pipeline.body import Body
 from trioreg.pipeline.budget import Block, Budget
 from trioreg.pipeline.digests import DigestState, load_state
-from trioreg.pipeline.engine import Engine, Job, NativeEngine, Place
+from trioreg.pipeline.engine import INLINE_BYTES, Engine, Job, NativeEngine, Place
 from trioreg.pipeline.transfers import Holding, Transfer, Transfers
-from trioreg.storage.base import Checkpoint, StorageError, Upload, WritesByDescriptor
+from trioreg.storage.base import Checkpoint, StorageError, Upload, WritesByDescriptor, WritesSoon
 
 # Three blocks at 1 MB/s, and some: a disk slower than that is broken.
 DRAIN_SECONDS = 30.0
@@ -114,6 +115,8 @@ class Pump:
         shown = transfer or Transfer(upload.info.repository, upload.info.id)
         flow = _Flow(self, body, upload, reached, expected, shown)
         try:
+            if body.length == expected is not None and expected <= INLINE_BYTES and await flow.at_once():
+                return
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(flow.digest_and_write)
                 await flow.receive()
@@ -162,25 +165,55 @@ class _Flow:
         self._expected = expected
         self._intake = _Intake(self._blocks, transfer)
         self._drain = trio.CancelScope(shield=True)
+        self._received = 0
+
+    async def at_once(self) -> bool:
+        """Append a small body whose length is certain; False if only a part of it has come: then the stages
+        go on from there, for no block may wait for a client.
+        """
+        expected = self._expected
+        if not expected:
+            return True
+        if not await self._body.ready():
+            raise self._wrong_size(0)
+        block = await self._intake.block_to_fill()
+        block.place(self._reached.offset)
+        self._count(self._body.fill(block.view[block.end :][:expected]))
+        if self._received < expected or self._intake.take_nowait(idle=True) is None:
+            return False
+        try:
+            state = self._reached.state.copy()
+            state.update(block.carried)
+            if isinstance(self._upload, WritesSoon):
+                self._upload.write_soon(bytes(block.carried))
+            else:
+                await self._upload.write(block.carried)
+        finally:
+            self._blocks.release(block)
+        await self._advance(expected, state)
+        return True
+
+    def _count(self, count: int) -> None:
+        """So many bytes came into the block of the intake."""
+        self._received += count
+        self._transfer.received = self._received
+        if self._expected is not None and self._received > self._expected:
+            raise self._wrong_size(self._received)
+        self._intake.filled(count)
 
     async def receive(self) -> None:
         """The first stage. Runs in the caller's own cancel scope: it alone ends when we are cancelled."""
-        begin, received, transfer = self._reached.offset, 0, self._transfer
+        begin, transfer = self._reached.offset, self._transfer
         try:
             while await self._body.ready():
                 block = await self._intake.block_to_fill()
                 if transfer.receive.state != "client":
                     transfer.receive.to("client")
                 if not block.size:
-                    block.place(begin + received)
-                count = self._body.fill(block.view[block.end :])
-                received += count
-                transfer.received = received
-                if self._expected is not None and received > self._expected:
-                    raise self._wrong_size(received)
-                self._intake.filled(count)
-            if self._expected is not None and received != self._expected:
-                raise self._wrong_size(received)
+                    block.place(begin + self._received)
+                self._count(self._body.fill(block.view[block.end :]))
+            if self._expected is not None and self._received != self._expected:
+                raise self._wrong_size(self._received)
         except BaseException:
             self._drain.deadline = trio.current_time() + DRAIN_SECONDS
             raise

@@ -163,6 +163,17 @@ class HasFreeSpace(Protocol):
         """Bytes that may still be written; StorageError when that cannot be found out. Does not wait."""
 
 
+@runtime_checkable
+class WritesSoon(Protocol):
+    """An upload that writes a few last bytes together with what follows at once."""
+
+    def write_soon(self, data: bytes) -> None:
+        """Append bytes that the next `read`, `checkpoint` or `commit` writes; if it fails, the one after it.
+
+        They are held in memory until then, so nobody waits for a client in between.
+        """
+
+
 class BlobStore(Protocol):
     """Bytes by digest."""
 

@@ -28,6 +28,8 @@ _temporary_names = itertools.count()
 # Directories known to be durable in their parents: 2 × 256 of blobs, and the busiest repositories'.
 _SEEN_DIRECTORIES = 2048
 
+_READ_BYTES = 64 * 1024
+
 # Never in a name of ours: the grammars of repository, tag and digest allow no leading dot.
 TEMPORARY_PREFIX = ".tmp-"
 
@@ -76,9 +78,16 @@ class Disk:
         return os.pread(descriptor, length, offset)
 
     def read_file(self, path: str | Path) -> bytes:
-        """A small file, whole."""
-        with open(path, "rb") as file:
-            return file.read()
+        """A small file, whole. Three calls, where a file object makes eight."""
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            data = piece = os.read(descriptor, _READ_BYTES)
+            while len(piece) == _READ_BYTES:
+                piece = os.read(descriptor, _READ_BYTES)
+                data += piece
+            return data
+        finally:
+            os.close(descriptor)
 
     def truncate(self, descriptor: int, size: int) -> None:
         os.ftruncate(descriptor, size)

@@ -57,6 +57,7 @@ class FilesystemUpload:
         self._direct: int | None = None
         self._asked_for_direct = False
         self._doubted = False
+        self._soon = b""
         size = os.fstat(data).st_size
         self._resumed = saved.resume_point(boot, size)
         self._offset = self._resumed.offset
@@ -99,9 +100,14 @@ class FilesystemUpload:
             await trio.to_thread.run_sync(self._disk.write_all, self._data, data, self._offset)
         self._offset += len(data)
 
+    def write_soon(self, data: bytes) -> None:
+        assert not self._soon, "what comes behind these bytes has not followed"
+        self._soon = data
+        self._offset += len(data)
+
     async def read(self, start: int, length: int) -> bytes:
         with storage_errors("reading an upload"):
-            return await trio.to_thread.run_sync(self._disk.pread, self._data, length, start)
+            return await trio.to_thread.run_sync(self._read, start, length)
 
     async def checkpoint(self, at: Checkpoint, *, sync: bool) -> None:
         assert at.offset <= self._offset, "a record may not run ahead of the bytes"
@@ -119,7 +125,18 @@ class FilesystemUpload:
         with storage_errors("cancelling an upload"):
             await trio.to_thread.run_sync(self._remove, limiter=self._changes)
 
+    def _read(self, start: int, length: int) -> bytes:
+        self._write_now()
+        return self._disk.pread(self._data, length, start)
+
+    def _write_now(self) -> None:
+        """Write what was to be written soon; if that fails, it still is."""
+        if self._soon:
+            self._disk.write_all(self._data, memoryview(self._soon), self._offset - len(self._soon))
+            self._soon = b""
+
     def _checkpoint(self, at: Checkpoint, sync: bool) -> None:
+        self._write_now()
         if sync:
             self._sync()
         elif self._doubted:
@@ -136,6 +153,7 @@ class FilesystemUpload:
 
         https://lwn.net/Articles/752063/: so nothing past the last good sync counts any more.
         """
+        self._write_now()
         try:
             yield Sync(files=(self._data,))
         except OSError:
@@ -182,25 +200,32 @@ class FilesystemUpload:
 
 
 def create(disk: Disk, directory: Path, saved: Record) -> Steps[None]:
-    """Make a session. It need not outlive a power loss: nothing was promised about it yet."""
+    """Make a session. It need not outlive a power loss: nothing was promised about it yet.
+
+    So its first record may be torn by one too: who is asked for it then knows of no such session.
+    """
     try:
         disk.mkdir(directory)
     except FileNotFoundError:
         yield from disk.make_directory(directory.parent)
         disk.mkdir(directory)
     os.close(os.open(directory / DATA, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
-    save_record(disk, directory, saved)
+    _write_record(disk, directory / STATE, saved)
 
 
 def save_record(disk: Disk, directory: Path, saved: Record) -> None:
     """By rename, unsynced: after a power loss the older record is as true, only shorter."""
     temporary = directory / _NEW_STATE
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    _write_record(disk, temporary, saved)
+    disk.rename(temporary, directory / STATE)
+
+
+def _write_record(disk: Disk, path: Path, saved: Record) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     try:
         disk.write_all(descriptor, memoryview(record.encode(saved)), 0)
     finally:
         os.close(descriptor)
-    disk.rename(temporary, directory / STATE)
 
 
 def read_record(disk: Disk, directory: Path) -> Record:
