@@ -221,3 +221,20 @@ def test_http2_that_is_off(without_http2: Server, name: str) -> None:
     assert statuses and 101 not in statuses, answer
     assert not name.startswith("preface") or statuses[-1] in (400, 404, 505)
     assert SETTINGS not in answer
+
+
+@on_both_fronts
+@pytest.mark.parametrize("path", ["/v2/", "/elsewhere"])
+async def test_a_websocket_is_refused(front: str, path: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing here speaks it: the lane ignores the wish (RFC 9110, 7.8), Hypercorn refuses it; no trace."""
+    upgrade = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+    }
+    async with registry_on(front) as server:
+        answer = await server.request("GET", path, headers=upgrade)
+        assert answer.status == (200 if (front, path) == ("direct", "/v2/") else 403)
+        assert (await server.request("GET", "/v2/")).status == 200
+    assert not [each for each in caplog.records if each.exc_info]

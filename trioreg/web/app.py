@@ -27,6 +27,7 @@ from trioreg.web.connection import (
     RAW_PATH,
     REQUEST_ID,
     Connection,
+    NoWebsocket,
     ReplyResponse,
 )
 
@@ -35,6 +36,7 @@ class WebApp(QuartTrio):
     """`share` bounds what responses read at a time; `stall_timeout` in seconds. Both limits may change."""
 
     asgi_http_class = Connection
+    asgi_websocket_class = NoWebsocket  # type: ignore[assignment]  # anything that is called like it
     service: Service
     share: Share
     stall_timeout: float

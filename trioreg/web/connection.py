@@ -53,6 +53,17 @@ class ReplyResponse(Response):
         self.reply = reply
 
 
+class NoWebsocket:
+    """Refuses a WebSocket, which nothing here speaks. Quart's own refusal needs asyncio, and is a 500."""
+
+    def __init__(self, _app: object, _scope: object):
+        pass
+
+    async def __call__(self, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.close"})  # Before an accept: 403, says the ASGI specification.
+
+
 class Connection(TrioASGIHTTPConnection):
     """An ASGI request; made by Quart with ``(app, scope)``."""
 
