@@ -1,4 +1,4 @@
-"""A fault between any two steps of a push, a tag move and a delete: what was promised stays true.
+"""A fault between any two steps of pushes, tag moves, deletes and a collection: what was promised stays true.
 
 Each test makes the scenario fail at call k, for every k: with an error of the disk, with the death of
 the process, with a loss of power, and with a death that a loss of power follows.
@@ -12,11 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from aging import age_files
 
+from trioreg.oci.digest import digest_of
 from trioreg.oci.errors import ErrorCode, RegistryError
+from trioreg.registry.garbage import Collector
+from trioreg.storage import layout
 from trioreg.storage.filesystem import FilesystemStorage
+from trioreg.storage.filesystem.collecting import CollectableFiles
 
-from .client import Client, check_disk, registry_over
+from .client import OTHER, Bytes, Client, check_disk, registry_over
 from .tally import SEED, TALLY, size
 from .worst import LOSSES, Crash, Durable, FaultyDisk, Loss
 
@@ -138,6 +143,52 @@ async def test_death_and_then_power_loss(tmp_path: Path, durable: Durable) -> No
         if disk.struck is None:
             return
     raise AssertionError("the scenario does not end")
+
+
+GRACE = 3600.0
+STRAY = b"pushed, and named by no manifest"
+
+
+async def begin_a_collection(root: Path, durable: Durable, client: Client) -> None:
+    """One image to keep; a deleted manifest, a link and a blob that nobody needs, all of them old."""
+    registry = registry_over(open_storage(root, FaultyDisk(watched=durable)))
+    await client.run(registry, most=6)
+    await registry.uploads.push(OTHER, digest_of(STRAY), "sha256", Bytes(STRAY))
+    age_files(root, 10 * GRACE)
+
+
+async def collect(root: Path, disk: FaultyDisk) -> int:
+    """Things removed, or 0 when it did not come to its end."""
+    removed = 0
+    try:
+        report = await Collector(CollectableFiles(root, disk, boot="A"), grace=GRACE).run()
+        removed = report.links_removed + report.blobs_removed
+    except* Crash:
+        pass
+    return removed
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+async def test_power_loss_amid_a_collection(tmp_path: Path, loss: Loss) -> None:
+    """Power goes at any call of a collection: what images need is there, and the next one ends it."""
+    for at in range(1, MOST_CALLS, STRIDE):
+        root, left, client, durable = tmp_path / str(at), tmp_path / f"{at}-left", Client(), Durable()
+        try:
+            await begin_a_collection(root, durable, client)
+            disk = FaultyDisk(at, Crash(), watched=durable, root=root if loss == "between" else None)
+            with TALLY.moment(f"power loss amid a collection, {LOSES[loss]}"):
+                collected = await collect(root, disk)
+                durable.lose_power(root, left, loss, random.Random(f"{SEED}-{at}"))
+                age_files(left, 10 * GRACE)
+                await collect(left, FaultyDisk())
+                assert not (left / layout.blob(digest_of(STRAY))).exists()
+                await finish_and_check(left, client, "B", FaultyDisk())
+        finally:
+            durable.close()
+        if disk.struck is None:
+            assert collected
+            return
+    raise AssertionError("the collection does not end")
 
 
 class Forgetful(Durable):
