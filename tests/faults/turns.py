@@ -29,7 +29,9 @@ class Killed(BaseException):
 class Actor:
     """`work` runs over a disk that waits; `run` and `step` are for the test's thread."""
 
-    def __init__(self, name: str, work: Callable[[Disk], Awaitable[None]]):
+    def __init__(
+        self, name: str, work: Callable[[Disk], Awaitable[None]], disk: type[TurnDisk] | None = None
+    ):
         self.name = name
         self.steps = 0
         self.error: BaseException | None = None
@@ -38,6 +40,7 @@ class Actor:
         self._changed = threading.Condition()
         self._waiting = self._go = self._killed = self.ended = False
         self._work = work
+        self._disk = disk or TurnDisk
         self._thread = threading.Thread(target=self._main, name=name)
         self._thread.start()
         self._settle()
@@ -84,7 +87,7 @@ class Actor:
 
     def _main(self) -> None:
         try:
-            trio.run(self._work, TurnDisk(self))
+            trio.run(self._work, self._disk(self))
         except Killed:
             pass
         except BaseExceptionGroup as group:
@@ -139,3 +142,22 @@ class TurnDisk(Disk):
     def touch(self, path: Path) -> None:
         self._stop(path)
         super().touch(path)
+
+
+class SessionDisk(TurnDisk):
+    """Stops also at what is done to upload sessions, reading and writing included."""
+
+    def _stop(self, path: Path | str) -> None:
+        self._actor.stop()
+
+    def read_file(self, path: str | Path) -> bytes:
+        self._actor.stop()
+        return super().read_file(path)
+
+    def pwrite(self, descriptor: int, data: memoryview, offset: int) -> int:
+        self._actor.stop()
+        return super().pwrite(descriptor, data, offset)
+
+    def sync_data(self, descriptor: int) -> None:
+        self._actor.stop()
+        super().sync_data(descriptor)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 import pytest
 import trio
+from aging import age
 from trio.testing import MockClock
 
 from trioreg.oci.digest import digest_of
 from trioreg.oci.errors import RegistryError
 from trioreg.oci.names import RepositoryName, Tag
+from trioreg.registry.garbage import Collector
 from trioreg.registry.inspect import Used, Verifier, count_usage
 from trioreg.registry.scrub import Scrubber
 from trioreg.storage import layout
@@ -83,6 +87,21 @@ async def test_usage_counts_what_is_shared(store: CollectableStorage, house: Hou
     assert [(each.links, each.bytes) for each in used.repositories] == [(3, once)]
     counts = {each.digest: each.links for each in used.largest}
     assert counts[str(digest_of(b"shared"))] == 2 and counts[str(digest_of(b"unlinked"))] == 0
+    classes = [(each.least, each.most, each.blobs, each.bytes) for each in used.by_links]
+    assert classes == [(0, 0, 1, len(b"unlinked")), (2, 2, 3, once)]
+    assert {each.links for each in used.most_linked} == {2} and len(used.most_linked) == 3
+
+
+async def test_links_are_counted_in_classes(store: CollectableStorage, house: House) -> None:
+    """0, 1, 2, 3 to 4, 5 to 8; the most shared first, and only so many as were asked for."""
+    for number in range(6):
+        for blob in range(number):
+            await house.push(b"%d" % blob, RepositoryName(f"r{number}"))
+    used = await count_usage(store, repositories=0, blobs=2)
+    classes = [(each.least, each.most, each.blobs) for each in used.by_links]
+    assert classes == [(1, 1, 1), (2, 2, 1), (3, 4, 2), (5, 8, 1)]
+    shared = [(each.digest, each.links) for each in used.most_linked]
+    assert shared == [(str(digest_of(b"0")), 5), (str(digest_of(b"1")), 4)]
 
 
 def rot(root: Path, data: bytes) -> None:
@@ -141,6 +160,56 @@ async def test_a_rotten_manifest_is_named_by_its_tag(tmp_path: Path) -> None:
     assert rotten.images == [f"{HERE}:{TAG}"]
     await put(house, TAG, manifest)
     assert (await house.registry.manifests.get(HERE, TAG)).content == manifest
+
+
+class Unreadable(Disk):
+    """Reading the blobs of these sizes gives EIO, so many times each."""
+
+    def __init__(self, sizes: dict[int, int]):
+        super().__init__(durable=False)
+        self.sizes = sizes
+
+    def pread(self, descriptor: int, length: int, offset: int) -> bytes:
+        size = os.fstat(descriptor).st_size
+        if self.sizes.get(size):
+            self.sizes[size] -= 1
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().pread(descriptor, length, offset)
+
+
+async def test_a_scrub_goes_on_behind_what_it_cannot_read(tmp_path: Path) -> None:
+    """It is named with its images and left in its place; what could be read the second time is nothing."""
+    disk = Unreadable({})
+    store = CollectableFiles(tmp_path, disk)
+    house = House(store, cache_bytes=0)
+    await push_image(house, TAG, b"once", b"always", b"rotten!")
+    rot(tmp_path, b"rotten!")
+    disk.sizes = {len(b"once"): 1, len(b"always"): 2}
+    report = await Scrubber(store, rate=0).run()
+    assert report.blobs == 5
+    assert [each.digest for each in report.rotten] == [str(digest_of(b"rotten!"))]
+    [unread] = report.unreadable
+    assert (unread.digest, unread.images) == (str(digest_of(b"always")), [f"{HERE}:{TAG}"])
+    assert report.unreadable_blobs == 1 and os.strerror(errno.EIO) in unread.reason
+    assert await house.pull(digest_of(b"always")) == b"always"
+
+
+async def test_a_manifest_that_the_disk_does_not_give(tmp_path: Path) -> None:
+    """Verify and collection say so and go on with other repositories; what it may need is kept."""
+    disk = Unreadable({})
+    store = CollectableFiles(tmp_path, disk)
+    house = House(store, cache_bytes=0)
+    manifest = await push_image(house, TAG, b"needed")
+    await push_image(house, None, b"other layer", name=THERE)
+    await house.push(b"unneeded", THERE)
+    age(store, 7200)
+    disk.sizes = {len(manifest): 1}
+    [problem] = await problems(store)
+    assert problem.startswith(f"{HERE}@{digest_of(manifest)}")
+    disk.sizes = {len(manifest): 1}
+    report = await Collector(store, grace=3600).run()
+    assert (len(report.unreadable), report.links_removed, report.blobs_removed) == (1, 1, 1)
+    assert await house.pull(digest_of(b"needed")) == b"needed"
 
 
 async def test_a_scrub_keeps_its_rate(autojump_clock: MockClock) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,11 +17,12 @@ from blackbox import Server, image, push_blob, push_manifest
 from trio.testing import MockClock
 
 from trioreg.config import Config, load
+from trioreg.metrics.table import SCRUBBED
 from trioreg.oci.digest import digest_of
 from trioreg.oci.names import RepositoryName, Tag
 from trioreg.registry.collected import Last, Position
 from trioreg.registry.pulls import noted_since
-from trioreg.server.upkeep import keep_up
+from trioreg.server.upkeep import WORKS, keep_up
 from trioreg.storage.catalog import Catalog
 from trioreg.storage.filesystem import Disk
 from trioreg.storage.filesystem.collecting import CollectableFiles
@@ -199,3 +202,23 @@ def test_by_command_on_nothing(tmp_path: Path) -> None:
     code, text = run(tmp_path / "absent", "gc")
     assert (code, text) == (1, "")
     assert not (tmp_path / "absent").exists()
+
+
+class Unreadable(Disk):
+    def pread(self, descriptor: int, length: int, offset: int) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+async def test_a_scrub_on_schedule_says_what_it_cannot_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A line in the log for each blob, and a number for alerts."""
+    store = CollectableFiles(tmp_path, Unreadable(durable=False))
+    for data in (b"one", b"two"):
+        await store.put_blob(digest_of(data), data)
+    before = SCRUBBED.total(SCRUBBED.at("unreadable"))
+    [scrub] = [work for work in WORKS if work.name == "scrub"]
+    await scrub.do(store, Config())
+    lines = [record.message for record in caplog.records if "cannot be read" in record.message]
+    assert len(lines) == 2
+    assert SCRUBBED.total(SCRUBBED.at("unreadable")) == before + 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import os
 import stat
 from pathlib import Path
@@ -649,3 +650,52 @@ async def test_a_deleted_tag_with_an_underscore(root: Path, name: str, others: i
     assert len(list(here.iterdir()) if here.exists() else []) == others
     assert name not in (await catalog.tags(NAME, None, None))[0]
     assert await catalog.get_tag(NAME, Tag(name)) is None
+
+
+@pytest.mark.parametrize("call", ["rename", "link", "behind link"])
+async def test_a_temporary_file_that_a_purge_took(root: Path, call: str) -> None:
+    """A purge whose clock is another year's takes it for a dead process's: it is written once more."""
+
+    class Purged(Disk):
+        times = 0
+
+        def purge(self, temporary: Path) -> None:
+            self.times += 1
+            if self.times <= 2:
+                os.unlink(temporary)
+
+        def rename(self, source: Path, target: Path) -> None:
+            self.purge(source)
+            super().rename(source, target)
+
+        def link(self, source: Path, target: Path) -> None:
+            if call == "link":
+                self.purge(source)
+            super().link(source, target)
+            if call != "link":
+                self.purge(source)
+
+    disk = Purged()
+    storage = FilesystemStorage(root, disk)
+    if call == "rename":
+        await storage.put(KEY, b"value")
+    else:
+        assert await storage.put_if_absent(KEY, b"value")
+    assert disk.times >= 1
+    assert await storage.get(KEY) == b"value"
+
+
+def test_processes_of_one_number_have_other_temporary_files(root: Path) -> None:
+    """As in containers that share a storage, or behind a kill -9: none stands in the other's way."""
+    found = importlib.util.find_spec(Disk.__module__)
+    assert found is not None and found.loader is not None
+    names = set()
+    for _ in range(2):
+        life = importlib.util.module_from_spec(found)
+        found.loader.exec_module(life)
+        path, descriptor, _ = life.Disk(durable=False)._open_temporary(root)
+        os.close(descriptor)
+        names.add(path)
+    assert len(names) == 2
+    for path in names:
+        path.unlink()

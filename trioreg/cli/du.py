@@ -1,4 +1,4 @@
-"""`trioreg du`: what takes how much, and how many links a blob has."""
+"""`trioreg du`: what takes how much, and how many links blobs have."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 def add(commands: Commands) -> None:
     text = "show what takes how much: blobs, repositories, and what sharing saves"
     command = add_upkeep(commands, "du", text, _do, _tell)
-    command.add_argument("--blobs", type=int, default=0, metavar="N", help="the N largest blobs, with links")
+    blobs = "the N largest blobs and the N that are shared most, with the number of links to each (0)"
+    command.add_argument("--blobs", type=int, default=0, metavar="N", help=blobs)
     command.add_argument("--repositories", type=int, default=20, metavar="N", help="the N largest (20)")
 
 
@@ -43,6 +44,10 @@ def _tell(report: Any) -> tuple[list[str], int]:
         f"{report.linked_bytes:>20,} bytes as repositories see them, {ratio:.2f} times as much",
         f"{report.unlinked_bytes:>20,} bytes in {report.unlinked:,} blobs that no repository links",
     ]
+    for each in report.by_links:
+        links = f"{each.least:,}" if each.least == each.most else f"{each.least:,} to {each.most:,}"
+        lines.append(f"{each.bytes:>20,} bytes in {each.blobs:,} blobs that {links} links lead to")
     lines += [f"{each.bytes:>20,} bytes, {each.links:,} links: {each.name}" for each in report.repositories]
-    lines += [f"{each.size:>20,} bytes, {each.links:,} links: {each.digest}" for each in report.largest]
+    for title, blobs in (("largest", report.largest), ("most shared", report.most_linked)):
+        lines += [f"{each.size:>20,} bytes, {each.links:,} links: {each.digest} ({title})" for each in blobs]
     return lines, 0

@@ -28,6 +28,8 @@ async def _do(
 
     def watch(report: Scrubbed) -> None:
         text = f"{report.blobs:,} blobs, {report.bytes:,} bytes, {len(report.rotten)} rotten"
+        if report.unreadable_blobs:
+            text += f", {report.unreadable_blobs:,} unreadable"
         progress.show(text, report.done)
 
     return await Scrubber(store, rate=config.scrub_rate, watch=watch).run()
@@ -36,9 +38,11 @@ async def _do(
 def _tell(report: Any) -> tuple[list[str], int]:
     lines = []
     for each in report.rotten:
-        lines += [
-            f"rotten: {each.digest} ({each.size:,} bytes)",
-            *[f"  needed by {name}" for name in each.images],
-        ]
-    lines.append(f"{report.blobs:,} blobs, {report.bytes:,} bytes: {len(report.rotten):,} rotten")
-    return lines, 1 if report.rotten else 0
+        lines.append(f"rotten: {each.digest} ({each.size:,} bytes)")
+        lines += [f"  needed by {name}" for name in each.images]
+    for each in report.unreadable:
+        lines.append(f"unreadable: {each.digest} ({each.size:,} bytes): {each.reason}")
+        lines += [f"  needed by {name}" for name in each.images]
+    sums = f"{report.blobs:,} blobs, {report.bytes:,} bytes: {len(report.rotten):,} rotten"
+    lines.append(f"{sums}, {report.unreadable_blobs:,} unreadable")
+    return lines, 1 if report.rotten or report.unreadable_blobs else 0

@@ -166,6 +166,11 @@ COUNTED_AT = Gauge(
 FREE_BYTES = Gauge(
     "trioreg_storage_free_bytes", "What the file system of the storage has left for us.", highest=True
 )
+SCRUBBED = Counter(
+    "trioreg_scrub_blobs_total",
+    "Blobs that scrubs of the server looked at, and of these what was not right.",
+    result=("read", "rotten", "unreadable"),
+)
 
 # The process.
 

@@ -138,10 +138,20 @@ class Counted(msgspec.Struct):
     links: int
 
 
+class SharedBy(msgspec.Struct):
+    """How many blobs have from `least` to `most` links, and their bytes on the disk."""
+
+    least: int
+    most: int
+    blobs: int
+    bytes: int
+
+
 class Used(msgspec.Struct):
     """`bytes` are on the disk, `linked_bytes` is what repositories see: their ratio is what sharing saves.
 
-    `unlinked`: blobs without a link, which collection takes. `largest`: the blobs that take most.
+    `unlinked`: blobs without a link, which collection takes. `by_links`: all blobs, by the number of their
+    links. `largest`: the blobs that take most; `most_linked`: those that are shared most.
     """
 
     blobs: int = 0
@@ -151,7 +161,9 @@ class Used(msgspec.Struct):
     unlinked: int = 0
     unlinked_bytes: int = 0
     repositories: list[Usage] = []
+    by_links: list[SharedBy] = []
     largest: list[Counted] = []
+    most_linked: list[Counted] = []
 
 
 async def count_usage(
@@ -161,21 +173,9 @@ async def count_usage(
     blobs: int,
     watch: Callable[[Used], None] = lambda report: None,
 ) -> Used:
-    """What takes how much: totals, the so many largest repositories and blobs."""
-    report, links = Used(), Links(store)
-    largest: list[tuple[int, str, int]] = []
+    """What takes how much: totals, the so many largest repositories and blobs, and blobs with most links."""
+    report, links, counts = Used(), Links(store), _Counts(blobs)
     batch: dict[bytes, list[int]] = {}
-
-    async def count() -> None:
-        await _count_links(links, batch)
-        for packed, (size, linked) in batch.items():
-            report.unlinked += not linked
-            report.unlinked_bytes += 0 if linked else size
-            if blobs:
-                largest.append((size, str(unpack(packed)), linked))
-        largest[:] = heapq.nlargest(blobs, largest)
-        batch.clear()
-
     async with aclosing(store.scan_blobs()) as pieces:
         async for _, infos in pieces:
             for info in infos:
@@ -184,11 +184,49 @@ async def count_usage(
                 batch[pack(info.digest)] = [info.size, 0]
             watch(report)
             if len(batch) >= _BATCH:
-                await count()
-    await count()
-    report.largest = [Counted(digest, size, linked) for size, digest, linked in largest]
+                await _count_links(links, batch)
+                counts.take(batch)
+    await _count_links(links, batch)
+    counts.take(batch)
+    counts.write(report)
     await _repositories(store, links, report, repositories, watch)
     return report
+
+
+class _Counts:
+    """Links of blobs, summed up batch by batch; names the so many (`most`) largest and most shared."""
+
+    def __init__(self, most: int):
+        self._most = most
+        # By the length of the number below: 0, 1, 2, 3 to 4, 5 to 8 links and so on.
+        self._classes: dict[int, SharedBy] = {}
+        self._largest: list[tuple[int, int, bytes]] = []
+        self._linked: list[tuple[int, int, bytes]] = []
+
+    def take(self, batch: dict[bytes, list[int]]) -> None:
+        for size, links in batch.values():
+            width = (links - 1).bit_length() + 1 if links else 0
+            least, most = (links, links) if links < 3 else (2 ** (width - 2) + 1, 2 ** (width - 1))
+            sums = self._classes.setdefault(width, SharedBy(least, most, 0, 0))
+            sums.blobs += 1
+            sums.bytes += size
+        if self._most:
+            found = [(size, links, packed) for packed, (size, links) in batch.items()]
+            self._largest = heapq.nlargest(self._most, [*self._largest, *found])
+            shared = [(links, size, packed) for size, links, packed in found if links > 1]
+            self._linked = heapq.nlargest(self._most, [*self._linked, *shared])
+        batch.clear()
+
+    def write(self, report: Used) -> None:
+        report.by_links = [self._classes[width] for width in sorted(self._classes)]
+        if unlinked := self._classes.get(0):
+            report.unlinked, report.unlinked_bytes = unlinked.blobs, unlinked.bytes
+        report.largest = [_counted(packed, size, links) for size, links, packed in self._largest]
+        report.most_linked = [_counted(packed, size, links) for links, size, packed in self._linked]
+
+
+def _counted(packed: bytes, size: int, links: int) -> Counted:
+    return Counted(str(unpack(packed)), size, links)
 
 
 async def _count_links(links: Links, batch: dict[bytes, list[int]]) -> None:

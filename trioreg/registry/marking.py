@@ -17,7 +17,7 @@ from trioreg.oci.digest import Digest, digest_of
 from trioreg.oci.errors import RegistryError
 from trioreg.oci.manifest import Manifest, parse_manifest
 from trioreg.oci.names import RepositoryName
-from trioreg.storage.base import BlobNotFound
+from trioreg.storage.base import BlobNotFound, StorageError
 from trioreg.storage.catalog import Catalog
 from trioreg.storage.collecting import CollectableStorage
 from trioreg.storage.links import Links
@@ -105,7 +105,7 @@ class Marker:
             if await self._catalog.has_manifest(name, digest):
                 raise Unreadable(f"{name}@{digest}: its bytes are missing") from None
             return None
-        except (RegistryError, _Changed) as error:
+        except (RegistryError, _Changed, StorageError) as error:
             raise Unreadable(f"{name}@{digest}: {error}") from None
 
     async def _has(self, name: RepositoryName, digest: Digest) -> bool:

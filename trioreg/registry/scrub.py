@@ -1,9 +1,10 @@
 """Scrub: read every blob at a set rate and take out of service what is not what its digest says.
 
-Rules: what seems rotten is read a second time before it is believed. A rotten blob is moved to ``rotten/``
-for good, so it is answered with 404 instead of wrong bytes, and the next push of the same bytes puts it back
-in its place; links stay. One buffer is in memory, whatever the size of a blob. A run that was killed goes on
-behind the folder of blobs it came to.
+Rules: what seems rotten or cannot be read is read a second time before that is believed. A rotten blob is
+moved to ``rotten/`` for good, so it is answered with 404 instead of wrong bytes, and the next push of the
+same bytes puts it back in its place; links stay. One that the disk does not give is named and left where it
+is: a cable or a server of files may come back, and then all that it holds would be out of service. One buffer
+is in memory, whatever the size of a blob. A killed run is gone on with behind the folder of blobs it came to.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from trioreg.oci.digest import Digest
 from trioreg.oci.names import RepositoryName
 from trioreg.registry.collected import Position
 from trioreg.registry.marking import Marker, Unreadable
-from trioreg.storage.base import BlobNotFound
+from trioreg.storage.base import BlobNotFound, StorageError
 from trioreg.storage.collecting import BlobInfo, CollectableStorage
 from trioreg.storage.links import Links
 
 _BUFFER = 1024 * 1024
 _NAMED = 100
+_MOST_UNREADABLE = 1000
 
 
 class Rotten(msgspec.Struct):
@@ -35,14 +37,28 @@ class Rotten(msgspec.Struct):
     images: list[str]
 
 
+class NotRead(msgspec.Struct):
+    """`reason`: what the disk said. `images` as of a rotten one, but only of the first 100."""
+
+    digest: str
+    size: int
+    reason: str
+    images: list[str]
+
+
 class Scrubbed(msgspec.Struct):
-    """`bytes` that were read; `rotten` blobs were taken out of service."""
+    """`bytes` that were read; `rotten` blobs were taken out of service.
+
+    `unreadable_blobs` counts those that the disk did not give; `unreadable` names the first 1000.
+    """
 
     rate: int
     resumed_after: str = ""
     blobs: int = 0
     bytes: int = 0
     rotten: list[Rotten] = []
+    unreadable_blobs: int = 0
+    unreadable: list[NotRead] = []
     done: float = 0.0
 
 
@@ -79,15 +95,29 @@ class Scrubber:
 
     async def _scrub(self, info: BlobInfo) -> None:
         self.report.blobs += 1
-        try:
-            if await self._is_whole(info.digest) or await self._is_whole(info.digest):
-                return
-        except BlobNotFound:
-            return  # collected meanwhile
+        failure: StorageError | None = None
+        for _ in range(2):
+            try:
+                if await self._is_whole(info.digest):
+                    return
+            except BlobNotFound:
+                return  # collected meanwhile
+            except StorageError as error:
+                failure = error
+        if failure is not None:
+            await self._not_read(info, str(failure))
         # At once: a push may repair it while we look who needs it, and that takes minutes.
-        if await self._store.retire_blob(info.digest):
+        elif await self._store.retire_blob(info.digest):
             images = await self._images(info.digest)
             self.report.rotten.append(Rotten(str(info.digest), info.size, images))
+
+    async def _not_read(self, info: BlobInfo, reason: str) -> None:
+        report = self.report
+        report.unreadable_blobs += 1
+        if len(report.unreadable) < _MOST_UNREADABLE:
+            # Each costs a walk over all manifests: on a disk that is dying nobody wants thousands.
+            images = await self._images(info.digest) if len(report.unreadable) < _NAMED else []
+            report.unreadable.append(NotRead(str(info.digest), info.size, reason, images))
 
     async def _is_whole(self, digest: Digest) -> bool:
         state = hashlib.new(digest.algorithm)

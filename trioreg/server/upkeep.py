@@ -17,6 +17,7 @@ import trio
 
 from trioreg.config import Config
 from trioreg.logs import Log
+from trioreg.metrics.table import SCRUBBED
 from trioreg.registry import Storage
 from trioreg.registry.collected import Last
 from trioreg.registry.grace import agreed_grace, announce
@@ -121,6 +122,13 @@ async def _scrub(store: CollectableStorage, config: Config) -> msgspec.Struct:
     report = await Scrubber(store, rate=config.scrub_rate).run()
     for rotten in report.rotten:
         _log.error("a blob is rotten", digest=rotten.digest, needed_by=", ".join(rotten.images))
+    for each in report.unreadable:
+        needed_by = ", ".join(each.images)
+        _log.error("a blob cannot be read", digest=each.digest, reason=each.reason, needed_by=needed_by)
+    report.unreadable.clear()  # Each has its line.
+    SCRUBBED.add(report.blobs, SCRUBBED.at("read"))
+    SCRUBBED.add(len(report.rotten), SCRUBBED.at("rotten"))
+    SCRUBBED.add(report.unreadable_blobs, SCRUBBED.at("unreadable"))
     return report
 
 

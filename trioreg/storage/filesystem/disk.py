@@ -23,7 +23,12 @@ from trioreg.metrics import SYNC_SECONDS
 from trioreg.storage.base import storage_failure
 from trioreg.storage.filesystem.changes import Steps, Sync
 
+# In a container the process number is the same after each start, and in each container on one storage.
+_LIFE = os.urandom(4).hex()
 _temporary_names = itertools.count()
+
+# Who takes away our temporary files, or the directory, again and again is no accident.
+_TRIES = 10
 
 # Directories known to be durable in their parents: 2 × 256 of blobs, and the busiest repositories'.
 _SEEN_DIRECTORIES = 2048
@@ -209,8 +214,8 @@ class Disk:
 
     def _open_temporary(self, directory: Path) -> tuple[Path, int, list[Path]]:
         """A new file in `directory`, which is made, and made again if tidied away under our hands."""
-        for _ in range(10):
-            temporary = directory / f"{TEMPORARY_PREFIX}{os.getpid()}-{next(_temporary_names)}"
+        for _ in range(_TRIES):
+            temporary = directory / f"{TEMPORARY_PREFIX}{os.getpid()}-{_LIFE}-{next(_temporary_names)}"
             with contextlib.suppress(FileNotFoundError):
                 unsettled = self.open_directory(directory)
                 descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
@@ -237,25 +242,34 @@ class Disk:
                 self.link(temporary, path)
             except FileExistsError:
                 made = False
-            self.unlink(temporary)
+            with contextlib.suppress(FileNotFoundError):
+                self.unlink(temporary)
 
         yield from self._publish(path, data, link)
         return made
 
     def _publish(self, path: Path, data: bytes, move: Callable[[Path, Path], None]) -> Steps[None]:
-        """Write a temporary file beside `path`, sync it, `move` it there, sync the name."""
-        temporary, descriptor, unsettled = self._open_temporary(path.parent)
-        try:
+        """Write a temporary file beside `path`, sync it, `move` it there, sync the name.
+
+        One that is gone is written anew: a purge took it for a dead process's, whose clock is another year's.
+        """
+        for again in reversed(range(_TRIES)):
+            temporary, descriptor, unsettled = self._open_temporary(path.parent)
             try:
-                self.write_all(descriptor, memoryview(data), 0)
-                yield Sync(files=(descriptor,))
-            finally:
-                os.close(descriptor)
-            move(temporary, path)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                self.unlink(temporary)
-            raise
+                try:
+                    self.write_all(descriptor, memoryview(data), 0)
+                    yield Sync(files=(descriptor,))
+                finally:
+                    os.close(descriptor)
+                move(temporary, path)
+                break
+            except FileNotFoundError:
+                if not again:
+                    raise
+            except BaseException:
+                with contextlib.suppress(FileNotFoundError):
+                    self.unlink(temporary)
+                raise
         yield from self.settle_directories(unsettled, changed=path.parent)
 
     def secure_name(self, path: Path) -> Steps[None]:
