@@ -53,11 +53,11 @@ def test_every_setting_has_all_its_sources(setting: Any, tmp_path: Path) -> None
 def test_option_beats_variable_beats_file_beats_default(tmp_path: Path) -> None:
     """Taking sources away one by one uncovers the next weaker one."""
     file = write(tmp_path, '[memory]\nblock = "64KiB"\n')
-    option = {"memory.block": "1MiB"}
+    option = {"memory.block": "2MiB"}
     variable = {"TRIOREG_MEMORY_BLOCK": "512KiB"}
     steps = [(option, variable, file), ({}, variable, file), ({}, {}, file), ({}, {}, None)]
     found = [find(*step)["memory.block"] for step in steps]
-    assert [value // 1024 for value, _ in found] == [1024, 512, 64, 256]
+    assert [value // 1024 for value, _ in found] == [2048, 512, 64, 1024]
     assert [source.split()[0] for _, source in found] == ["option", "variable", "file", "default"]
 
 
@@ -261,9 +261,12 @@ def test_a_wrong_value_is_refused_though_a_stronger_source_hides_it() -> None:
         ({"memory.block": "65537"}, "memory.block = 65537 (option memory.block) is not a multiple"),
         ({"memory.block": "60KiB"}, "is not between 64KiB and 4MiB"),
         ({"memory.block": "8MiB"}, "is not between 64KiB and 4MiB"),
-        ({"memory.budget": "8MiB"}, "is less than 12MiB: 16 blocks of 256KiB and two manifests of"),
-        ({"memory.block": "4MiB"}, "memory.budget = 48MiB (default) is less than 72MiB"),
-        ({"upload.checkpoint_bytes": "1KiB"}, "is less than one block of 256KiB"),
+        ({"memory.budget": "8MiB"}, "is less than 12MiB: 4 blocks of 1MiB and two manifests of"),
+        (
+            {"memory.block": "4MiB", "memory.budget": "23MiB"},
+            "memory.budget = 23MiB (option memory.budget) is less than 24MiB",
+        ),
+        ({"upload.checkpoint_bytes": "1KiB"}, "is less than one block of 1MiB"),
         ({"http.tls_certificate": "c.pem"}, "needs http.tls_key as well"),
         ({"http.tls_key": "k.pem"}, "needs http.tls_certificate as well"),
     ],
@@ -277,9 +280,9 @@ def test_settings_that_do_not_go_together(options: dict[str, str], says: str) ->
 
 def test_the_limits_themselves_are_allowed() -> None:
     """Smallest and largest block, and a budget of exactly what is needed."""
-    small = {"memory.block": "64KiB", "manifest.max_bytes": "1MiB", "memory.budget": "3MiB"}
-    assert load(small, {}, None).memory_budget == 3 * 1024 * 1024
-    large = {"memory.block": "4MiB", "memory.budget": "72MiB"}
+    small = {"memory.block": "64KiB", "manifest.max_bytes": "1MiB", "memory.budget": "2304KiB"}
+    assert load(small, {}, None).memory_budget == 9 * 256 * 1024
+    large = {"memory.block": "4MiB", "memory.budget": "24MiB"}
     assert load(large, {}, None).memory_block == 4 * 1024 * 1024
     tls = {"http.tls_certificate": "c.pem", "http.tls_key": "k.pem"}
     assert load(tls, {}, None).http_tls_key == Path("k.pem")

@@ -424,12 +424,12 @@ class Config:
     )
     memory_budget: int = _row(
         "memory.budget", SIZE, "48MiB",
-        "What the blocks of all transfers may take together: at least 16 blocks"
+        "What the blocks of all transfers may take together: at least 4 blocks"
         " and two manifests of the largest size.",
         option="--memory-budget",
     )
     memory_block: int = _row(
-        "memory.block", SIZE, "256KiB",
+        "memory.block", SIZE, "1MiB",
         "Size of one block: 64KiB to 4MiB, a multiple of 4096.",
     )
     memory_front: int = _row(
@@ -443,7 +443,7 @@ class Config:
     )
     admission_places: int = _row(
         "admission.places", COUNT, "0",
-        "Uploads at once; 0 is eight for each block of `memory.budget`. Divided among workers.",
+        "Uploads at once; 0 is one for each 32KiB of the blocks of `memory.budget`. Divided among workers.",
         live=True,
     )
     admission_queue: int = _row(
@@ -877,12 +877,12 @@ def _check_together(found: Mapping[str, Found]) -> None:
         fail("memory.block", f"is not a multiple of {PAGE}")
     manifest = found["manifest.max_bytes"].value
     workers = found["http.workers"].value
-    least = workers * (16 * block + 2 * manifest)
+    least = workers * (4 * block + 2 * manifest)
     if found["memory.budget"].value < least:
         each = "" if workers == 1 else f" for each of {workers} workers"
         fail(
             "memory.budget",
-            f"is less than {show_size(least)}: 16 blocks of {show_size(block)}"
+            f"is less than {show_size(least)}: 4 blocks of {show_size(block)}"
             f" and two manifests of {show_size(manifest)}{each}",
         )
     if found["upload.checkpoint_bytes"].value < block:

@@ -15,10 +15,10 @@ from .steps import accepted, blob_path, check_error, finish, patch, start_upload
 from .test_base import ABSENT, SESSION
 from .wire import Closed, Wire
 
-SIZE = 1_000_000
+SIZE = 1_500_000
 
-# At and around the edges of a block (256 KiB), of what one read may bring (64 KiB), and the ends.
-CUTS = [0, 1, 1000, 65_536, 262_143, 262_144, 262_145, 700_000, SIZE - 1]
+# At and around the edges of a block (1 MiB), of what one read may bring (64 KiB), and the ends.
+CUTS = [0, 1, 1000, 65_536, 700_000, 1_048_575, 1_048_576, 1_048_577, SIZE - 1]
 
 
 def held(server: Registry, location: str) -> tuple[str, int]:

@@ -143,6 +143,7 @@ def test_killed_amid_mixed_work(tmp_path: Path) -> None:
     clients = [Client(number, SEED) for number in range(CLIENTS)]
     boot, hashed, open_uploads = record.boot_id(), set[tuple[Path, int]](), 0
     settings = {"upload.checkpoint_bytes": "256KiB", "log.access": "false", "gc.grace": str(GRACE)}
+    settings["memory.block"] = "256KiB"
     with Server(tmp_path, settings=settings) as server:
         collections = Collections(server)
         collections.start()

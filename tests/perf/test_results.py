@@ -361,7 +361,11 @@ def test_the_formula_finds_base_and_k(tmp_path: Path, capsys: pytest.CaptureFixt
     folders = []
     for clients in (10, 50, 100):
         peak = 40 * MB + blocks + 50_000 * clients
-        folders.append(write_run(tmp_path / str(clients), clients=clients, peak=peak, noise=0))
+        folder = write_run(tmp_path / str(clients), clients=clients, peak=peak, noise=0)
+        about = json.loads((folder / "run.json").read_text())
+        about["server"]["settings"]["memory.block"] = "256KiB"
+        (folder / "run.json").write_text(json.dumps(about))
+        folders.append(folder)
     [fit] = fits([read_run(folder) for folder in folders])
     assert fit.line.base == pytest.approx(40 * MB)
     assert fit.line.slope == pytest.approx(50_000)

@@ -34,9 +34,9 @@ def raised(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
 def test_places(
     settings: dict[str, Any], descriptors: int, places: int, queue: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Eight for each block of the worker, as far as descriptors reach; what is set is divided."""
+    """One for each 32 KiB of the worker's blocks, as far as descriptors reach; what is set is divided."""
     raised(monkeypatch, descriptors)
-    limits = admission_limits(replace(CONFIG, **settings), 160)
+    limits = admission_limits(replace(CONFIG, **settings), 40 * 2**20)
     assert (limits.places, limits.queue) == (places, queue)
 
 

@@ -30,24 +30,24 @@ from trioreg.pipeline.turns import Turns
 
 GREED = 8
 
-# A transfer has three blocks at most and a slow one has none for most of its time: so many uploads for each
-# block, and the default budget of 160 blocks lets a thousand slow clients of one address in.
-PLACES_PER_BLOCK = 8
+# An upload of a slow client has no block for most of its time, and one that waits for a block holds none: so
+# little of the budget for each, and the default of 40 MiB lets a thousand slow clients of one address in.
+BYTES_FOR_A_PLACE = 32 * 1024
 
 # Between POST and PATCH, or two chunks: a client that goes on does so within a round trip or two.
 KEPT_SECONDS = 10.0
 
 
-def places_for(blocks: int) -> int:
-    """Uploads at once for a budget of so many blocks."""
-    return PLACES_PER_BLOCK * blocks
+def places_for(budget: int) -> int:
+    """Uploads at once for a budget of so many bytes."""
+    return budget // BYTES_FOR_A_PLACE
 
 
 @dataclass(frozen=True, slots=True)
 class AdmissionLimits:
     """`places` uploads at once; `queue` more may wait, `wait` seconds each. A client has `each` (0: any)."""
 
-    places: int = places_for(160)
+    places: int = places_for(40 * 2**20)
     queue: int = 1024
     wait: float = 10.0
     each: int = 0

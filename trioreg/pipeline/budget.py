@@ -86,6 +86,11 @@ class Budget:
         self._least_free = 0
 
     @property
+    def size(self) -> int:
+        """Bytes of all blocks."""
+        return self._count * self.block_size
+
+    @property
     def is_scarce(self) -> bool:
         """Whether the half of the blocks is taken."""
         return 2 * self._left < self._count

@@ -11,7 +11,7 @@ hashes them in order and writes each right after) and settles what comes back.
 Rules:
 
 - At most three blocks a transfer: one being filled, one in the digest, one being written; with the native
-  engine up to nine while most of the budget is free. Both joints hold no block of their own: any number
+  engine 4 MiB in there while most of the budget is free. Both joints hold no block of their own: any number
   above 0 would only be memory in a queue.
 - A receiver that waits for its client holds no block that a stage could use: the digest stage takes the
   part-filled block as soon as it is idle. While it is busy the receiver goes on filling.
@@ -86,7 +86,7 @@ _RESERVE_BYTES = 16 * 2**20
 # Blocks of one upload inside the native engine: one is written while the next is hashed. While most of the
 # budget is free there may be more, so that a lone upload does not stop for every wake-up of a thread.
 _JOBS = 2
-_SPARE_JOBS = 8
+_SPARE_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,11 +276,13 @@ class _Flow:
         self._transfer.by_engine = True
         target = _Target(upload, descriptor, None if self._expected is None else offset + self._expected)
         jobs: deque[tuple[Block, Job]] = deque()
+        budget = self._pump.budget
+        spare = max(_JOBS, _SPARE_BYTES // budget.block_size)
         try:
             while True:
                 while jobs and jobs[0][1].has_ended:
                     await self._settle(*jobs.popleft(), upload, jobs)
-                most = _JOBS if self._pump.budget.is_scarce else _SPARE_JOBS
+                most = _JOBS if budget.is_scarce else spare
                 block = self._intake.take_nowait(idle=not jobs) if len(jobs) < most else None
                 if block is not None:
                     try:

@@ -21,11 +21,11 @@ from trioreg.server.connections import Connections
 _DESCRIPTORS_PER_PLACE = 9
 
 
-def admission_limits(config: Config, blocks: int) -> AdmissionLimits:
-    """`blocks`: how many this worker's budget has."""
+def admission_limits(config: Config, budget: int) -> AdmissionLimits:
+    """`budget`: bytes of this worker's blocks."""
     places = _part(config, config.admission_places)
     if not places:
-        places = max(1, min(places_for(blocks), _descriptors() // _DESCRIPTORS_PER_PLACE))
+        places = max(1, min(places_for(budget), _descriptors() // _DESCRIPTORS_PER_PLACE))
     queue = _part(config, config.admission_queue)
     return AdmissionLimits(places, queue, config.admission_wait, config.admission_uploads_per_client)
 
@@ -43,7 +43,7 @@ def most_connections(config: Config) -> int:
 def apply_limits(service: Service, config: Config) -> None:
     """Put the limits of the settings in force, at the start and whenever they are reloaded."""
     registry = service.registry
-    service.admission.limits = admission_limits(config, registry.pump.budget.statistics().total)
+    service.admission.limits = admission_limits(config, registry.pump.budget.size)
     registry.guard.limits = storage_limits(config)
     registry.manifests.immutable = config.tags_immutable
     registry.manifests.pulls = registry.pulls if ask_for_pulls(config.retention_rules) else None
