@@ -196,6 +196,19 @@ async def test_layout(files: FilesystemStorage, root: Path) -> None:
     }
 
 
+async def test_a_list_of_ten_thousand_tags_is_remembered(files: FilesystemStorage, root: Path) -> None:
+    """With the cache as it is by default; so a page of it costs no listing."""
+    catalog = Catalog(files)
+    await catalog.set_tag(NAME, Tag("tag-0"), BLOB)
+    here = root / layout.tags(NAME)
+    for number in range(1, 10_000):
+        os.link(root / layout.tag_link(NAME, Tag("tag-0")), here / f"tag-{number:06}")
+    age(here)
+    names = await files.children(layout.tags(NAME))
+    assert len(names) == 10_000
+    assert await files.children(layout.tags(NAME)) is names
+
+
 async def test_touch(root: Path) -> None:
     """A blob that somebody relies on gets a fresh time once it is old, and not before."""
     storage = FilesystemStorage(root, touch_after=3600)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager
 
 import trio
@@ -152,12 +152,15 @@ class Catalog:
     async def tags(self, name: RepositoryName, n: int | None, last: str | None) -> tuple[list[Tag], bool]:
         """At most `n` tags that sort after `last`, and whether more follow."""
         names = await self._objects.children(layout.tags(name))
-        sure = self._is_sure(layout.tags(name), names)
+        following = _after(names, last)
+        if self._is_sure(layout.tags(name), names):
+            page = following if n is None else following[:n]
+            return [Tag(each) for each in page], len(page) < len(following)
         found: list[Tag] = []
-        for index, each in enumerate(_after(names, last)):
+        for index, each in enumerate(following):
             await _breathe(index)
             # A name may be one whose link is being written or removed.
-            if sure or await self._objects.stamp(layout.tag_link(name, Tag(each))) is not None:
+            if await self._objects.stamp(layout.tag_link(name, Tag(each))) is not None:
                 if n is not None and len(found) >= n:
                     return found, True
                 found.append(Tag(each))
@@ -252,8 +255,6 @@ def _link_target(value: bytes) -> Digest | None:
         return None
 
 
-def _after(names: Sequence[str], last: str | None) -> Iterator[str]:
+def _after(names: Sequence[str], last: str | None) -> Sequence[str]:
     """The part of a sorted list that follows `last`."""
-    start = bisect_right(names, last) if last is not None else 0
-    for index in range(start, len(names)):
-        yield names[index]
+    return names if last is None else names[bisect_right(names, last) :]

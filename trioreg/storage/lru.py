@@ -1,7 +1,7 @@
 """A least-recently-used cache that is bounded in bytes.
 
-Rule: the caller says what an entry costs; the sum never passes the limit. An entry larger than a quarter
-of the cache is not kept, so that one cannot push out all others. For one thread (Trio's).
+Rule: the caller says what an entry costs; the sum never passes the limit. An entry larger than a part of the
+cache, most often a quarter, is not kept, so that one cannot push out all others. For one thread (Trio's).
 """
 
 from __future__ import annotations
@@ -27,8 +27,11 @@ class CacheStatistics:
 
 
 class ByteLru(Generic[V]):
-    def __init__(self, limit: int):
+    """`limit` bytes in all; of one entry at most `largest`, by default a quarter."""
+
+    def __init__(self, limit: int, largest: int | None = None):
         self._limit = limit
+        self._largest = limit // 4 if largest is None else largest
         self._entries: OrderedDict[Hashable, tuple[V, int]] = OrderedDict()
         self._bytes = 0
         self._hits = 0
@@ -47,7 +50,7 @@ class ByteLru(Generic[V]):
         """Keep `value`, which takes `size` bytes, as the newest entry."""
         self.discard(key)
         cost = size + ENTRY_OVERHEAD
-        if cost > self._limit // 4:
+        if cost > self._largest:
             return
         self._entries[key] = (value, cost)
         self._bytes += cost

@@ -50,7 +50,8 @@ class FilesystemObjects:
         self._below = f"{root}/"  # Joining text costs a tenth of joining paths.
         self._disk = disk
         self._values: ByteLru[tuple[Hashable, bytes]] = ByteLru(cache_bytes // 2)
-        self._listings: ByteLru[tuple[Hashable, Sequence[str]]] = ByteLru(cache_bytes // 2)
+        # 10,000 tags are 700 kB, and to list them takes 10 ms: with the default of 4 MiB they are to fit.
+        self._listings: ByteLru[tuple[Hashable, Sequence[str]]] = ByteLru(cache_bytes // 2, cache_bytes // 4)
         self._locks: dict[str, trio.Lock] = {}
         # Apart from reads: a hundred commits that wait for the disk must not keep a list waiting.
         self._changes = trio.CapacityLimiter(_CHANGES_AT_ONCE)
