@@ -136,12 +136,17 @@ class FaultyDisk(Disk):
     def arm(self, at: int, fault: BaseException | None) -> None:
         """Count from here."""
         self.count, self._at, self._fault = 0, at, fault
+        self._before: str | None = None
+
+    def dies_before(self, name: str) -> None:
+        """At the next call of this name."""
+        self._before, self._fault = name, Crash()
 
     def _step(self, name: str) -> None:
         if self._dead:
             raise Crash
         self.count += 1
-        if self.count == self._at and self._fault is not None:
+        if (self.count == self._at or name == self._before) and self._fault is not None:
             self.struck = f"{name} (call {self.count})"
             self._dead = isinstance(self._fault, Crash)
             raise self._fault

@@ -180,6 +180,7 @@ async def test_layout(files: FilesystemStorage, root: Path) -> None:
     await catalog.add_referrer(NAME, subject, BLOB, b"{}")
     upload = (await files.create_upload(NAME, "sha256")).id
     found = tree(root)
+    assert not any(found.pop("locks/removals"))
     locks = {path for path in found if path.startswith("locks/")}
     assert locks and not any(found.pop(path) for path in locks)
     state = found.pop(f"uploads/{upload}/state")

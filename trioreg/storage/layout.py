@@ -16,6 +16,7 @@
       quarantine/<algorithm>/<hex>                                           a blob that collection set aside
       webhooks/<hash>/…                                                      queues of `events.spool`
       locks/<kind>-<number>                                                  empty; held while links change
+      locks/removals                                                         marks: `filesystem.removals`
 
 Rule: arguments are values of `oci`, whose grammar has no ``..`` and no component that begins with ``_``
 or ``.``; so no key leaves the root, and ours never collide with a repository's. Link files hold just the

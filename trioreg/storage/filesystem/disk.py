@@ -22,6 +22,7 @@ from pathlib import Path
 from trioreg.metrics import SYNC_SECONDS
 from trioreg.storage.base import storage_failure
 from trioreg.storage.filesystem.changes import Steps, Sync
+from trioreg.storage.filesystem.removals import Removals
 
 # In a container the process number is the same after each start, and in each container on one storage.
 _LIFE = os.urandom(4).hex()
@@ -64,8 +65,9 @@ class Disk:
     def __init__(self, *, durable: bool = True, direct: bool = True):
         self.durable = durable
         self._direct = direct
-        self._seen: dict[Path, None] = {}
+        self._seen: dict[Path, bytes] = {}  # with the mark that it had before it was settled
         self._roots: set[Path] = set()
+        self.removals = Removals()
 
     def pwrite(self, descriptor: int, data: memoryview, offset: int) -> int:
         return os.pwrite(descriptor, data, offset)
@@ -129,7 +131,6 @@ class Disk:
 
     def rmdir(self, path: Path) -> None:
         os.rmdir(path)
-        self._seen.pop(path, None)
 
     def touch(self, path: Path) -> None:
         os.utime(path)
@@ -201,16 +202,40 @@ class Disk:
         return [path] if self._is_durable(path.parent) else [path, *self.open_directory(path.parent)]
 
     def settle_directories(self, unsettled: list[Path], changed: Path | None = None) -> Steps[None]:
-        """Make directories durable in the ones above them; and the entries of one that was `changed`."""
-        yield Sync(directories=(*([changed] if changed else []), *(path.parent for path in unsettled)))
-        for path in unsettled:
-            self._seen[path] = None
+        """Make directories durable in the ones above them; and the entries of one that was `changed`.
+
+        What is in that one keeps it there from now on. Before, it may have been removed and made anew, after
+        we had looked at it: so we look again.
+        """
+        above = self._unsettled(changed) if changed else []
+        marks = {path: self.removals.mark(path) for path in (*unsettled, *above)}
+        yield Sync(directories=(*([changed] if changed else []), *(path.parent for path in marks)))
+        self._seen.update((path, mark) for path, mark in marks.items() if mark)
         while len(self._seen) > _SEEN_DIRECTORIES:
             with contextlib.suppress(KeyError, RuntimeError):
                 del self._seen[next(iter(self._seen))]
 
+    def _unsettled(self, path: Path) -> list[Path]:
+        """It and those above it that may not be durable; the deepest first."""
+        found = []
+        while not self._is_durable(path):
+            found.append(path)
+            path = path.parent
+        return found
+
     def _is_durable(self, path: Path) -> bool:
-        return path in self._seen or path in self._roots or path == path.parent
+        known = self._seen.get(path)
+        if known is not None:
+            return known == self.removals.mark(path)
+        return path in self._roots or path == path.parent
+
+    def remove_directory(self, path: Path) -> None:
+        """Remove one that may be made again. OSError if it is not empty."""
+        with os.scandir(path) as entries:
+            if any(entries):  # so that nobody has to look at it anew
+                raise OSError(errno.ENOTEMPTY, "not empty", str(path))
+        self.removals.announce(path)
+        self.rmdir(path)
 
     def _open_temporary(self, directory: Path) -> tuple[Path, int, list[Path]]:
         """A new file in `directory`, which is made, and made again if tidied away under our hands."""

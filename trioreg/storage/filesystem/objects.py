@@ -170,7 +170,7 @@ class FilesystemObjects:
         floor = next((index for index, part in enumerate(parts) if part.startswith("_")), len(parts))
         with suppress(OSError):
             for depth in range(len(parts) - 1, floor + 1, -1):
-                self._disk.rmdir(self._root.joinpath(*parts[:depth]))
+                self._disk.remove_directory(self._root.joinpath(*parts[:depth]))
 
 
 def _settled(stamp: _Stamp) -> bool:

@@ -87,6 +87,7 @@ class FilesystemStorage(FilesystemObjects):
         self._disk.make_root(self._root)
         for directory in (layout.BLOBS, layout.REPOSITORIES, layout.UPLOADS, layout.LOCKS):
             finish(self._disk, self._disk.make_directory(self._root / directory))
+        self._disk.removals.share(self._root, self._root / layout.LOCKS / "removals")
         super().__init__(self._root, self._disk, cache_bytes=cache_bytes)
 
     # Blobs.
