@@ -24,35 +24,26 @@ async def identify(
 
     Raises UNAUTHORIZED for credentials that are wrong, also where none are needed, and TOOMANYREQUESTS.
     """
-    rates = service.rates
-    if not rates.active:
-        await _identify(service, exchange, repository, action)
-        return
-    # Who it is costs more to find out than anything: an address that has used up its requests is not asked.
-    address = address_of(exchange.peer)
-    rates.check(address)
-    try:
-        await _identify(service, exchange, repository, action)
-    except RegistryError:
-        rates.count(address)
-        raise
-    rates.take(client_of(exchange))
-
-
-async def _identify(
-    service: Service, exchange: Exchange, repository: RepositoryName | None, action: Action
-) -> None:
-    authorization = exchange.headers.get("authorization")
+    rates, authorization = service.rates, exchange.headers.get("authorization")
+    if rates.active:
+        # Who it is costs more to find out than anything: who has used up their requests is not asked.
+        rates.check(address_of(exchange.peer))
     if authorization:
         asker.set(address_of(exchange.peer))
     try:
         exchange.identity = await service.authorizer.identify(authorization, exchange.certificate)
-    except BadCredentials as bad:
-        _log.info("credentials refused", client=exchange.peer, reason=str(bad))
+    except (BadCredentials, RegistryError) as refused:
+        if rates.active:
+            rates.count(address_of(exchange.peer))
+        if isinstance(refused, RegistryError):
+            raise
+        _log.info("credentials refused", client=exchange.peer, reason=str(refused))
         raise _challenged(service, exchange, repository, action, "invalid_token") from None
+    if rates.active:
+        rates.take(client_of(exchange))
 
 
-async def authorize(
+def authorize(
     service: Service, exchange: Exchange, repository: RepositoryName | None, action: Action
 ) -> None:
     """Raises UNAUTHORIZED or DENIED unless who asks may do `action`."""
@@ -77,7 +68,7 @@ async def require_admin(service: Service, exchange: Exchange) -> None:
     Without access control everybody is an administrator.
     """
     await identify(service, exchange, None, "admin")
-    await authorize(service, exchange, None, "admin")
+    authorize(service, exchange, None, "admin")
 
 
 def may_pull(service: Service, exchange: Exchange, repository: RepositoryName | None) -> bool:

@@ -32,7 +32,9 @@ async def answer(service: Service, exchange: Exchange) -> Reply:
         operation = op.parse_operation(exchange.method, exchange.path, exchange.query)
         counted = COUNTED_HEAD if exchange.method == "HEAD" else COUNTED
         exchange.operation = counted[type(operation)]
-        await _authorize(service, operation, exchange)
+        name, action = getattr(operation, "name", None), _ACTIONS[type(operation)]
+        await access.identify(service, exchange, name, action)
+        access.authorize(service, exchange, name, action)
         if service.events is not None:
             return await notes.noted(service, operation, exchange, _perform)
         return await _perform(service, operation, exchange)
@@ -76,18 +78,14 @@ _ACTIONS: dict[type, Action] = {
 }
 
 
-async def _authorize(service: Service, operation: op.Operation, exchange: Exchange) -> None:
-    name, action = getattr(operation, "name", None), _ACTIONS[type(operation)]
-    await access.identify(service, exchange, name, action)
-    await access.authorize(service, exchange, name, action)
-
-
 async def _perform(service: Service, operation: op.Operation, exchange: Exchange) -> Reply:
     match operation:
-        case op.Ping():
-            return typed_reply(200, "application/json", b"{}", VERSION_HEADER)
+        case op.GetManifest():
+            return await manifests.get(service, operation, exchange)
         case op.GetBlob():
             return await blobs.get(service, operation, exchange)
+        case op.Ping():
+            return typed_reply(200, "application/json", b"{}", VERSION_HEADER)
         case op.DeleteBlob():
             await service.registry.blobs.delete(operation.name, operation.digest)
             return empty_reply(202, {})
@@ -101,8 +99,6 @@ async def _perform(service: Service, operation: op.Operation, exchange: Exchange
             return await uploads.status(service, operation, exchange)
         case op.CancelUpload():
             return await uploads.cancel(service, operation, exchange)
-        case op.GetManifest():
-            return await manifests.get(service, operation, exchange)
         case op.PutManifest():
             return await manifests.put(service, operation, exchange)
         case op.DeleteManifest():

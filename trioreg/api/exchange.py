@@ -58,9 +58,12 @@ class Stream:
 
 @dataclass(slots=True)
 class Reply:
+    """`encoded` belongs to the front: what it has made of status and headers."""
+
     status: int
     headers: dict[str, str] = field(default_factory=dict)
     content: bytes | BlobSlice | Stream = b""
+    encoded: bytes = b""
 
     def close(self) -> None:
         if isinstance(self.content, BlobSlice):

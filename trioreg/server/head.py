@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 # RFC 9110, 5.6.2:  token = 1*tchar
 _TCHAR = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
@@ -56,10 +57,12 @@ class Fields:
 
 @dataclass(slots=True)
 class Head:
-    """A request without its body; `target` is as it stood."""
+    """A request without its body; `target`, and `path` and `query` in it, are as they stood."""
 
     method: str
     target: str
+    path: str
+    query: str
     version: tuple[int, int]
     fields: Fields
 
@@ -69,15 +72,38 @@ def parse_head(data: bytes, before: Fields | None = None) -> Head:
 
     `before`: the header that this connection sent last; clients repeat it to the letter.
     """
-    line = _REQUEST_LINE.match(data)
-    if line is None:
+    end = data.find(b"\r\n") + 2
+    parse_line = _parse_remembered_line if end <= _REMEMBERED_LENGTH else _parse_line
+    method, target, path, query, version = parse_line(data[:end])
+    raw = data[end:-2]
+    fields = before if before is not None and before.raw == raw else None
+    if fields is None or version != (1, 1):
+        fields = _parse_fields(raw, version)
+    return Head(method, target, path, query, version, fields)
+
+
+def _parse_line(line: bytes) -> tuple[str, str, str, str, tuple[int, int]]:
+    """Method, target, path, query and version."""
+    found = _REQUEST_LINE.fullmatch(line)
+    if found is None:
         raise BadHead(400, "not an HTTP request")
-    method, target, major, minor = line.groups()
-    version = (int(major), int(minor))
-    raw = data[line.end() : -2]
-    if before is not None and before.raw == raw and version == (1, 1):
-        return Head(method.decode("ascii"), target.decode("ascii"), version, before)
-    return Head(method.decode("ascii"), target.decode("ascii"), version, _parse_fields(raw, version))
+    method, target, major, minor = found.groups()
+    text = target.decode("ascii")
+    path, _, query = _origin(text).partition("?")
+    return method.decode("ascii"), text, path, query, (int(major), int(minor))
+
+
+def _origin(target: str) -> str:
+    """The origin-form of a target; a proxy's client sends the absolute one (RFC 9112, 3.2.2)."""
+    if target.startswith("/"):
+        return target
+    scheme, _, rest = target.partition("://")
+    return "/" + rest.partition("/")[2] if scheme.lower() in ("http", "https") else target
+
+
+# Clients ask for the same things again; a thousand of them take less than a megabyte.
+_REMEMBERED_LENGTH = 300
+_parse_remembered_line = lru_cache(maxsize=1024)(_parse_line)
 
 
 def _parse_fields(raw: bytes, version: tuple[int, int]) -> Fields:

@@ -13,18 +13,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
 from dataclasses import dataclass
-from email.utils import formatdate
-from functools import cache, lru_cache
 from heapq import nsmallest
-from http import HTTPStatus
 from itertools import count
+from typing import TypeAlias
 
 import trio
 
 from trioreg import logs, metrics
-from trioreg.api import BlobSlice, Exchange, Reply, Service, Stream, answer
+from trioreg.api import Exchange, Service, Stream, answer
 from trioreg.api.answer import error_reply
 from trioreg.api.clients import address_of
 from trioreg.oci.errors import ErrorCode, RegistryError
@@ -33,7 +30,8 @@ from trioreg.pipeline.body import ClientDisconnected
 from trioreg.pipeline.budget import Share
 from trioreg.server.crowd import UnfinishedHeads
 from trioreg.server.head import HEAD_END, BadHead, Fields, Head, parse_head
-from trioreg.server.lane_body import ChunkedBody, LengthBody
+from trioreg.server.lane_body import NO_BODY, ChunkedBody, LengthBody, NoBody
+from trioreg.server.sending import send_reply
 from trioreg.server.wire import Wire
 
 # As on the Quart front (web.connection).
@@ -50,16 +48,14 @@ _HEAD_READ = 16 * 1024
 
 _REMEMBERED_FIELDS = 2048
 
-# An answer so small leaves in one segment with its head.
-_JOIN_BYTES = 8 * 1024
-
 # A client that never lets us wait must let others run.
 _BREATHE_EVERY = 32
 
 # What nobody wants is read into this, by all connections: one buffer for each would be 64 KiB for a second.
 _NOWHERE = memoryview(bytearray(64 * 1024))
 
-_REASONS = {status.value: status.phrase for status in HTTPStatus}
+
+_Body: TypeAlias = NoBody | LengthBody | ChunkedBody
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +153,7 @@ class _Connection:
             except BadHead as bad:
                 await self._refuse(bad)
                 return None
-            if head.version != (1, 1) or not self._serves(_origin(head.target).partition("?")[0]):
+            if head.version != (1, 1) or not self._serves(head.path):
                 return data + self._unread
             if not await self._exchange(head):
                 await self._close()
@@ -179,12 +175,12 @@ class _Connection:
         held = False
         skipped = 0
         while True:
-            if data[:1] in b"\r\n":
+            if data and data[0] in b"\r\n":
                 # Between requests a client may send an empty line (RFC 9112, 2.2), but not for ever.
                 skipped += len(data)
                 data = data.lstrip(b"\r\n")
                 skipped -= len(data)
-            end = data.find(HEAD_END)
+            end = data.find(HEAD_END) if data else -1
             if 0 <= end <= limit:
                 self._unread = data[end + 4 :]
                 if held:
@@ -200,9 +196,11 @@ class _Connection:
             else:
                 held = True
                 self._lane.heads.hold(self.wire, len(data))
-            self.idle = not data
-            more = await self._receive(until)
-            self.idle = False
+            more = self.wire.receive(_HEAD_READ)
+            if more is None:
+                self.idle = not data
+                more = await self._receive(until)
+                self.idle = False
             if not more:
                 return None
             data += more
@@ -210,50 +208,59 @@ class _Connection:
 
     async def _receive(self, until: float) -> bytes:
         while True:
+            await self.wire.readable(until)
             data = self.wire.receive(_HEAD_READ)
             if data is not None:
                 return data
-            await self.wire.readable(until)
 
     async def _exchange(self, head: Head) -> bool:
         """Answer one request; whether the connection goes on."""
-        lane, wire = self._lane, self.wire
-        started = time.monotonic()
-        path, _, query = _origin(head.target).partition("?")
         fields = head.fields
-        body: LengthBody | ChunkedBody
-        unread, self._unread = self._unread, b""  # the body's, which gives back what is not its own
+        body = self._body(fields)
+        request_id = self._lane.next_request_id()
+        exchange = Exchange(head.method, head.path, head.query, fields.headers, body, request_id, self.client)
+        return await self._answer(exchange, body, keep_alive=fields.keep_alive)
+
+    def _body(self, fields: Fields) -> _Body:
+        """The body that follows a head; what was read of it is its own until it gives back the rest."""
+        if fields.length == 0:
+            return NO_BODY
+        wire, unread, self._unread = self.wire, self._unread, b""
         if fields.length is None:
-            body = ChunkedBody(wire, unread, lane.share, expects_continue=fields.expects_continue)
-        else:
-            body = LengthBody(wire, fields.length, unread, expects_continue=fields.expects_continue)
-        del unread  # up to 16 KiB, for as long as a slow body takes
-        request_id = lane.next_request_id()
+            return ChunkedBody(wire, unread, self._lane.share, expects_continue=fields.expects_continue)
+        return LengthBody(wire, fields.length, unread, expects_continue=fields.expects_continue)
+
+    async def _answer(self, exchange: Exchange, body: _Body, *, keep_alive: bool) -> bool:
+        started = time.monotonic()
+        lane, wire = self._lane, self.wire
+        service, request_id = lane.service, exchange.request_id
         logs.request_id.set(request_id)
-        exchange = Exchange(head.method, path, query, fields.headers, body, request_id, self.client)
         exchange.certificate = wire.certificate
         status, sent = 499, 0
         try:
-            if fields.length == 0:
-                reply = await answer(lane.service, exchange)
+            if body is NO_BODY:
+                reply = await answer(service, exchange)
             else:
                 with lane.share.taken():
-                    reply = await answer(lane.service, exchange)
+                    reply = await answer(service, exchange)
             try:
-                goes_on = fields.keep_alive and not lane.stopping and await self._discard(body)
+                goes_on = keep_alive and not lane.stopping and (body.left == 0 or await self._discard(body))
                 goes_on = goes_on and not isinstance(reply.content, Stream)
                 status = reply.status
-                sent = await self._send(reply, request_id, goes_on, head_only=head.method == "HEAD")
+                head_only = exchange.method == "HEAD"
+                sent = await send_reply(
+                    wire, lane.share, reply, request_id, goes_on=goes_on, head_only=head_only
+                )
             finally:
                 reply.close()
         finally:
             seconds = time.monotonic() - started
             metrics.count_request(exchange.operation, status, seconds, body.received, sent)
-            if lane.service.tracing is not None:
-                lane.service.tracing.end(exchange, status, body.received, sent)
+            if service.tracing is not None:
+                service.tracing.end(exchange, status, body.received, sent)
             lane.log.record(
-                head.method,
-                path,
+                exchange.method,
+                exchange.path,
                 status,
                 received=body.received,
                 sent=sent,
@@ -261,13 +268,12 @@ class _Connection:
                 client=self.client,
                 request=request_id,
             )
-        self._unread = body.rest()
+        if not isinstance(body, NoBody):
+            self._unread = body.rest()
         return goes_on
 
-    async def _discard(self, body: LengthBody | ChunkedBody) -> bool:
+    async def _discard(self, body: _Body) -> bool:
         """Read on through a body that nobody wanted; whether its end was found."""
-        if body.left == 0:
-            return True
         if body.unwanted or (body.left or 0) > DISCARD_BYTES:
             return False
         limit = body.received + DISCARD_BYTES
@@ -279,47 +285,13 @@ class _Connection:
             return False  # It may have shut its sending side only, or broken its chunks: answer it still.
         return body.left == 0
 
-    async def _send(self, reply: Reply, request_id: str, goes_on: bool, *, head_only: bool) -> int:
-        """Bytes of content that were sent."""
-        lines = [_status_line(reply.status)]
-        for name, value in reply.headers.items():
-            lines += (name, ": ", value, "\r\n")
-        lines += ("X-Request-Id: ", request_id, "\r\nDate: ", _date(int(time.time())))
-        lines.append("\r\n\r\n" if goes_on else "\r\nConnection: close\r\n\r\n")
-        head = "".join(lines).encode("latin-1")
-        content = reply.content
-        if isinstance(content, BlobSlice):
-            await self.wire.send(head)
-            with self._lane.share.taken():
-                await self.wire.send_blob(content.reader, content.start, content.end, self._lane.share.piece)
-            return content.end - content.start
-        if isinstance(content, Stream):
-            return await self._send_stream(head, content)
-        if head_only:
-            content = b""
-        if len(content) <= _JOIN_BYTES:
-            await self.wire.send(head + content)
-        else:
-            # From the cache, which all who are sent it share: a copy for each would not be bounded.
-            await self.wire.send(head)
-            await self.wire.send(content)
-        return len(content)
-
-    async def _send_stream(self, head: bytes, content: Stream) -> int:
-        await self.wire.send(head)
-        sent = 0
-        async with aclosing(content.pieces) as pieces:
-            async for piece in pieces:
-                await self.wire.send(piece)
-                sent += len(piece)
-        return sent
-
     async def _refuse(self, bad: BadHead) -> None:
         code = ErrorCode.HEAD_TOO_LARGE if bad.status == 431 else ErrorCode.UNSUPPORTED
         if bad.status == 501:
             code = ErrorCode.CODING_UNSUPPORTED
         reply = error_reply(RegistryError(code, {"reason": bad.reason}))
-        await self._send(reply, self._lane.next_request_id(), goes_on=False, head_only=False)
+        lane = self._lane
+        await send_reply(self.wire, lane.share, reply, lane.next_request_id(), goes_on=False, head_only=False)
         await self._close()
 
     async def _close(self) -> None:
@@ -335,22 +307,3 @@ class _Connection:
                 if not data:
                     return
                 left -= len(data)
-
-
-def _origin(target: str) -> str:
-    """The origin-form of a target; a proxy's client sends the absolute one (RFC 9112, 3.2.2)."""
-    if target.startswith("/"):
-        return target
-    scheme, _, rest = target.partition("://")
-    return "/" + rest.partition("/")[2] if scheme.lower() in ("http", "https") else target
-
-
-@cache
-def _status_line(status: int) -> str:
-    return f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\n"
-
-
-@lru_cache(maxsize=2)
-def _date(now: int) -> str:
-    """RFC 9110, 6.6.1; made once a second."""
-    return formatdate(now, usegmt=True)

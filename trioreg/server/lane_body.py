@@ -22,6 +22,22 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _NOTHING = memoryview(b"")
 
 
+class NoBody:
+    """The body of nearly every GET and HEAD: it has no state, so one serves all."""
+
+    length = left = received = 0
+    unwanted = False
+
+    async def ready(self) -> bool:
+        return False
+
+    def fill(self, view: memoryview) -> int:
+        return 0
+
+
+NO_BODY = NoBody()
+
+
 class LengthBody:
     """A body of `length` bytes, of which `early` came with the head."""
 

@@ -106,15 +106,15 @@ class PlainWire:
         return count
 
     async def send(self, data: bytes) -> None:
-        view = memoryview(data)
+        sent = 0
         while True:
             try:
-                view = view[self.sock.send(view) :]
+                sent += self.sock.send(memoryview(data)[sent:] if sent else data)
             except BlockingIOError:
                 await self._writable()
             except OSError:
                 raise ClientDisconnected from None
-            if not view:
+            if sent == len(data):
                 return
 
     async def send_blob(self, blob: BlobReader, start: int, end: int, piece: Callable[[], int]) -> None:
