@@ -17,6 +17,7 @@ from blackbox import Registry, path_of
 
 from trioreg import logs
 from trioreg.api import Service
+from trioreg.api.remembered import Remembered
 from trioreg.auth.authorizer import AllowAll, Authorizer
 from trioreg.pipeline.budget import Budget, ByteGate, Share
 from trioreg.pipeline.engine import best_engine
@@ -101,7 +102,9 @@ async def serving(
         manifest_max=4 * MIB,
         manifest_gate=ByteGate(8 * MIB),
     )
-    service = Service(registry, authorizer or AllowAll(), manifest_seconds=2 * stall)
+    service = Service(
+        registry, authorizer or AllowAll(), manifest_seconds=2 * stall, remembered=Remembered(MIB)
+    )
     access = logs.AccessLog(enabled=False)
     app = create_app(service, share, access, stall_timeout=stall, max_head_bytes=32 * KIB)
     hypercorn = HypercornFront(app, max_head_bytes=32 * KIB, idle_timeout=idle, http2=True)
@@ -116,7 +119,15 @@ async def serving(
     )
     service.pages = build_pages(
         service,
-        Gauges(registry, storage, access, connections, None, partial(show_limits, service, connections)),
+        Gauges(
+            registry,
+            storage,
+            access,
+            connections,
+            None,
+            partial(show_limits, service, connections),
+            service.remembered,
+        ),
         metrics=True,
         debug=True,
         ui=True,

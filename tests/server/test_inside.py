@@ -203,7 +203,7 @@ async def test_memory_is_accounted_for(tmp_path: Path) -> None:
     assert found["kernel"]["rss"] >= found["kernel"]["anonymous"] > 2**20
     assert found["allocator"]["used"] > 2**20
     assert found["budget"] == {"block_size": BLOCK, "total": 16, "held": 0, "waiting": 0, "warm": 0}
-    assert set(found["caches"]) == {"contents", "values", "listings"}
+    assert set(found["caches"]) == {"replies", "contents", "values", "listings"}
     assert found["tracemalloc"]["tracing"] is False
 
 

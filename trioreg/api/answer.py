@@ -81,9 +81,12 @@ _ACTIONS: dict[type, Action] = {
 async def _perform(service: Service, operation: op.Operation, exchange: Exchange) -> Reply:
     match operation:
         case op.GetManifest():
-            return await manifests.get(service, operation, exchange)
-        case op.GetBlob():
+            return await service.remembered.get(service, operation, exchange, manifests.get)
+        case op.GetBlob() if exchange.method == "HEAD":
+            # Made anew each time, for it refreshes the blob's time: who asks relies on it.
             return await blobs.get(service, operation, exchange)
+        case op.GetBlob():
+            return await service.remembered.get(service, operation, exchange, blobs.get)
         case op.Ping():
             return typed_reply(200, "application/json", b"{}", VERSION_HEADER)
         case op.DeleteBlob():

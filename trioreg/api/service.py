@@ -9,6 +9,7 @@ from typing import Protocol
 from trioreg.api.arriving import Arriving
 from trioreg.api.exchange import Exchange, Reply
 from trioreg.api.rates import Rates
+from trioreg.api.remembered import Remembered
 from trioreg.auth.authorizer import AllowAll, Authorizer
 from trioreg.events.event import Recorder
 from trioreg.pipeline.admission import Admission
@@ -35,6 +36,8 @@ class Service:
 
     `tracing`: None is off, and costs a request two looks.
 
+    `remembered`: answers that may be given again; 0 bytes of them where nobody says more.
+
     `events`: whom to tell what was done; None is nobody, and costs a request one look.
     """
 
@@ -48,3 +51,4 @@ class Service:
     arriving: Arriving = field(default_factory=Arriving)
     pages: Mapping[str, Page] = field(default_factory=dict)
     tracing: Tracing | None = None
+    remembered: Remembered = field(default_factory=lambda: Remembered(0))

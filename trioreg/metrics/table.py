@@ -121,7 +121,7 @@ ENGINE_LANE_PLACES = Counter(
 
 # Caches.
 
-CACHES = ("contents", "values", "listings")
+CACHES = ("replies", "contents", "values", "listings")
 CACHE_HITS = Counter("trioreg_cache_hits_total", "Look-ups that found it.", cache=CACHES)
 CACHE_MISSES = Counter("trioreg_cache_misses_total", "Look-ups that did not.", cache=CACHES)
 CACHE_BYTES = Gauge("trioreg_cache_bytes", "What the entries cost, as it is bounded.", cache=CACHES)

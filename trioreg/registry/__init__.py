@@ -11,6 +11,7 @@ from trioreg.registry.blobs import Blobs
 from trioreg.registry.limits import Guard
 from trioreg.registry.manifests import Manifests
 from trioreg.registry.pulls import Pulls
+from trioreg.registry.standing import Standing
 from trioreg.registry.uploads import Uploads
 from trioreg.storage.base import BlobStore, ObjectStore
 from trioreg.storage.catalog import Catalog
@@ -27,6 +28,7 @@ class Registry:
 
     `pump` and `contents` (the cache of manifests and small blobs) are here to be looked at. `guard` holds the
     other limits of what may be stored. `pulls` notes when manifests are pulled, where `manifests` uses it.
+    `standing` tells whether an answer still holds.
     """
 
     blobs: Blobs
@@ -38,6 +40,7 @@ class Registry:
     contents: ByteLru[bytes]
     guard: Guard
     pulls: Pulls
+    standing: Standing
 
 
 def build_registry(
@@ -64,4 +67,5 @@ def build_registry(
         contents=contents,
         guard=guard,
         pulls=Pulls(objects),
+        standing=Standing(objects),
     )

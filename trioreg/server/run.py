@@ -17,6 +17,7 @@ import trio
 
 from trioreg import logs
 from trioreg.api import Service
+from trioreg.api.remembered import Remembered
 from trioreg.config import Address, Config, Source
 from trioreg.pipeline.budget import Budget, ByteGate, Share
 from trioreg.pipeline.engine import best_engine
@@ -118,7 +119,13 @@ async def serve(
     live.on_change(partial(_change, service, access, front, lane, connections))
     disk = config.storage_path if config.storage_driver == "filesystem" else None
     gauges = Gauges(
-        service.registry, storage, access, connections, disk, partial(show_limits, service, connections)
+        service.registry,
+        storage,
+        access,
+        connections,
+        disk,
+        partial(show_limits, service, connections),
+        service.remembered,
     )
     service.tracing = tracing = load_tracing(config, pump.transfers)
     service.pages = build_pages(
@@ -268,7 +275,7 @@ def _service(config: Config, storage: Storage, pump: Pump, manifest_gate: ByteGa
         storage,
         pump,
         lease_wait=config.upload_lease_wait,
-        cache_bytes=config.memory_cache // 2,
+        cache_bytes=config.memory_cache * 3 // 8,
         manifest_max=config.manifest_max_bytes,
         manifest_gate=manifest_gate,
     )
@@ -277,6 +284,7 @@ def _service(config: Config, storage: Storage, pump: Pump, manifest_gate: ByteGa
         build_authorizer(config),
         chunk_min_length=config.upload_chunk_min_length,
         manifest_seconds=2 * config.http_stall_timeout,
+        remembered=Remembered(config.memory_cache // 8),
     )
 
 

@@ -223,6 +223,11 @@ class ObjectStore(Protocol):
     async def stamp(self, key: str) -> Hashable | None:
         """Changes whenever the value does; None if there is none. Cheaper than `get`."""
 
+    async def settled_stamps(self, keys: Sequence[str]) -> Hashable | None:
+        """The stamps of several; None if one has no value, or so young a stamp that another change of it
+        might have the same.
+        """
+
     async def put(self, key: str, value: bytes) -> None:
         """Set atomically and durably."""
 

@@ -163,6 +163,10 @@ class MemoryStorage:
         entry = self._objects.get(key)
         return entry[1] if entry else None
 
+    async def settled_stamps(self, keys: Sequence[str]) -> Hashable | None:
+        stamps = tuple(self._objects[key][1] for key in keys if key in self._objects)
+        return stamps if len(stamps) == len(keys) else None
+
     async def put(self, key: str, value: bytes) -> None:
         self._objects[key] = (value, next(self._stamps))
         self.times[key] = time.time()

@@ -15,6 +15,7 @@ from pathlib import Path
 import trio
 
 from trioreg import logs
+from trioreg.api.remembered import Remembered
 from trioreg.metrics import table
 from trioreg.metrics.cells import NANOSECONDS
 from trioreg.pipeline.pump import Pump
@@ -37,7 +38,7 @@ _PUBLISH_SECONDS = 1.0
 class Gauges:
     """Where the values come from. `disk`: a path on the storage's disk, None without one.
 
-    `limits` looks up its own (`server.limits`).
+    `limits` looks up its own (`server.limits`); `remembered` are the replies of the API.
     """
 
     registry: Registry
@@ -46,6 +47,7 @@ class Gauges:
     connections: Connections
     disk: Path | None
     limits: Callable[[], None] = lambda: None
+    remembered: Remembered | None = None
 
     @property
     def pump(self) -> Pump:
@@ -108,6 +110,8 @@ class Gauges:
     def caches(self) -> dict[str, CacheStatistics]:
         """By the label of `table.CACHES`."""
         looks = {"contents": self.registry.contents.statistics()}
+        if self.remembered is not None:
+            looks["replies"] = self.remembered.statistics()
         if isinstance(self.storage, FilesystemStorage):
             looks |= self.storage.cache_statistics()
         return looks

@@ -80,6 +80,14 @@ class FilesystemObjects:
     async def stamp(self, key: str) -> Hashable | None:
         return self._stamp(self._below + key)
 
+    async def settled_stamps(self, keys: Sequence[str]) -> Hashable | None:
+        stamps = [self._stamp(self._below + key) for key in keys]
+        before = time.time_ns() - _SETTLED_NS
+        for stamp in stamps:
+            if stamp is None or stamp[1] >= before:
+                return None
+        return tuple(stamps)
+
     async def take_back(self, key: str) -> bool:
         path = self._below + key
         # Also when there is one in the place, written anew meanwhile: a deletion must not leave the other.
