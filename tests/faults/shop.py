@@ -127,7 +127,7 @@ class Shop:
                 report = await self._collector(store, grace=GRACE, untagged=untagged, batch=batch).run()
             except UpkeepBusy:
                 return
-            assert report.unreadable == []
+            assert report.unreadable == [], report.unreadable
             self.collected += report.links_removed + report.blobs_removed + report.manifests_removed
 
         actor = self._start("collect", work)

@@ -17,8 +17,9 @@ from trioreg.oci.names import RepositoryName, Tag
 from trioreg.registry.collected import Report
 from trioreg.registry.garbage import BATCH, Collector
 from trioreg.registry.grace import agreed_grace, announce
-from trioreg.registry.marking import pack, unpack
+from trioreg.registry.marking import Marker, pack, unpack
 from trioreg.storage import layout
+from trioreg.storage.catalog import Catalog
 from trioreg.storage.collecting import CollectableStorage, UpkeepBusy
 from trioreg.storage.filesystem import Disk
 from trioreg.storage.filesystem.collecting import CollectableFiles
@@ -325,3 +326,20 @@ def test_memory_is_bounded() -> None:
         assert len(candidates) == BATCH
         assert 90 < taken / BATCH < 140
     assert all(unpack(pack(each)) == each for each in [*names[:10], digest_of(b"x", "sha512")])
+
+
+async def test_a_manifest_that_is_linked_between_two_looks() -> None:
+    """The first look finds no media type because there is no link yet: that is no damage."""
+    manifest = image(b"layer")
+    link = layout.revision_link(HERE, digest_of(manifest))
+
+    class LinkedAmidst(MemoryStorage):
+        async def take_back(self, key: str) -> bool:
+            found = await super().take_back(key)
+            if key == link and not found:
+                await Catalog(self).link_manifest(HERE, digest_of(manifest), OCI_MANIFEST)
+            return found
+
+    store = LinkedAmidst()
+    await store.put_blob(digest_of(manifest), manifest)
+    assert await Marker(store).manifest(HERE, digest_of(manifest)) is not None

@@ -86,10 +86,8 @@ class Marker:
 
     async def manifest(self, name: RepositoryName, digest: Digest) -> Manifest | None:
         """A manifest that the repository links; None if it does not any more. Raises Unreadable."""
-        media_type = await self._catalog.manifest_media_type(name, digest)
+        media_type = await self._media_type(name, digest)
         if media_type is None:
-            if await self._catalog.has_manifest(name, digest):
-                raise Unreadable(f"{name}@{digest}: no media type")
             return None
         self.read += 1
         try:
@@ -107,6 +105,14 @@ class Marker:
             return None
         except (RegistryError, _Changed, StorageError) as error:
             raise Unreadable(f"{name}@{digest}: {error}") from None
+
+    async def _media_type(self, name: RepositoryName, digest: Digest) -> str | None:
+        for _ in range(2):
+            media_type = await self._catalog.manifest_media_type(name, digest)
+            if media_type is not None or not await self._catalog.has_manifest(name, digest):
+                return media_type
+            # Its push may have linked it between these two looks.
+        raise Unreadable(f"{name}@{digest}: no media type")
 
     async def _has(self, name: RepositoryName, digest: Digest) -> bool:
         return (name, pack(digest)) not in self.ignored and await self._catalog.has_manifest(name, digest)

@@ -49,6 +49,7 @@ class FilesystemObjects:
         self._root = root
         self._below = f"{root}/"  # Joining text costs a tenth of joining paths.
         self._disk = disk
+        self._remembers = cache_bytes > 0
         self._values: ByteLru[tuple[Hashable, bytes]] = ByteLru(cache_bytes // 2)
         # 10,000 tags are 700 kB, and to list them takes 10 ms: with the default of 4 MiB they are to fit.
         self._listings: ByteLru[tuple[Hashable, Sequence[str]]] = ByteLru(cache_bytes // 2, cache_bytes // 4)
@@ -73,7 +74,7 @@ class FilesystemObjects:
                 value = self._disk.read_file(path)
             except FileNotFoundError:
                 return None
-        if _settled(stamp) and self._stamp(path) == stamp:
+        if self._remembers and _settled(stamp) and self._stamp(path) == stamp:
             self._values.put(key, (stamp, value), len(value))
         return value
 
@@ -115,7 +116,7 @@ class FilesystemObjects:
             return known[1]
         with storage_errors("listing objects"):
             names = await trio.to_thread.run_sync(_list, path)
-        if _settled(stamp) and self._stamp(path) == stamp:
+        if self._remembers and _settled(stamp) and self._stamp(path) == stamp:
             # A short string takes 49 bytes and its length; the list 8 more.
             self._listings.put(prefix, (stamp, names), sum(57 + len(name) for name in names))
         return names
