@@ -174,3 +174,26 @@ def test_a_certificate_of_our_own_making(tmp_path: Path) -> None:
         assert public.read_text() == first
         printed = re.findall(r"SHA-256 ((?:[0-9A-F]{2}:){31}[0-9A-F]{2})", server.stderr)
         assert len(printed) == 2 and len(set(printed)) == 1
+
+
+def test_who_trusts_our_own_certificate_trusts_nothing_else(tmp_path: Path) -> None:
+    """It is good for this server under each of its names, for strict clients too; its key signs none."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl program to verify with")
+
+    def verifies(certificate: Path, *options: str) -> bool:
+        command = [openssl, "verify", "-x509_strict", "-purpose", "sslserver", "-CAfile", str(public)]
+        return subprocess.run([*command, *options, str(certificate)], capture_output=True).returncode == 0
+
+    with Server(tmp_path, options=["--tls-self-signed"]) as server:
+        public = server.storage / "tls" / "self-signed.crt"
+        server.tls = ssl.create_default_context(cafile=public)
+        server.tls.verify_flags |= ssl.VERIFY_X509_STRICT
+        assert server.request("GET", "/v2/").status == 200
+        for name in (["-verify_hostname", "localhost"], ["-verify_ip", "127.0.0.1"], ["-verify_ip", "::1"]):
+            assert verifies(public, *name)
+        shutil.copy(server.storage / "tls" / "self-signed.pem", tmp_path / "ours.key")
+        shutil.copy(public, tmp_path / "ours.crt")
+        signed, _ = make(tmp_path, "signed", signer="ours")
+        assert not verifies(signed)
