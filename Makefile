@@ -45,7 +45,7 @@ wheel:
 	@PYTHON="$(PYTHON)" .ci/wheel
 
 # What the lock says, and this tree itself, editable. The stamp makes the next call instant.
-$(READY): requirements-dev.lock pyproject.toml $(wildcard setup.py trioreg/pipeline/native/*)
+$(READY): requirements-dev.lock pyproject.toml $(wildcard setup.py trioreg/pipeline/native/* trioreg/storage/filesystem/native/*)
 	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON): install Python 3.11 or newer, or say make PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $$($(PYTHON) --version) is too old: Python 3.11 or newer is needed, say make PYTHON=python3.11" >&2; exit 1; }
 	@test -x $(RUN)/pip || $(PYTHON) -m venv $(VENV) || { echo "make: $(PYTHON) -m venv failed (Debian and Ubuntu: apt-get install python3-venv)" >&2; exit 1; }
@@ -67,5 +67,5 @@ lock: $(READY)
 		--custom-compile-command "make lock" pyproject.toml -o requirements-dev.lock
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info trioreg/pipeline/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info trioreg/pipeline/*.so trioreg/storage/filesystem/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find trioreg tests perf -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -212,3 +212,6 @@ def test_info_says_which_engine_runs_and_why(leave_out: str) -> None:
         [sys.executable, "-m", "trioreg", "info"], env=environ, capture_output=True, text=True, check=True
     )
     assert f"digest engine  {engine}" in told.stdout
+    built = importlib.util.find_spec("trioreg.storage.filesystem._scripts") is not None
+    changes = "compiled" if built and not leave_out else "in Python"
+    assert f"disk changes   {changes}" in told.stdout

@@ -65,7 +65,7 @@ class _Interrupted(Removals):
         super().__init__()
         self._disk = disk
 
-    def mark(self, directory: Path) -> bytes:
+    def mark(self, directory: Path | str) -> bytes:
         mark = super().mark(directory)
         self._disk.look()
         return mark

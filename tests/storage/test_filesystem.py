@@ -12,12 +12,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from trioreg.metrics import SYNC_SECONDS
 from trioreg.oci.digest import digest_of
 from trioreg.oci.names import RepositoryName, Tag, UploadId
 from trioreg.storage import layout, record
 from trioreg.storage.base import Checkpoint, StorageError, StorageFull, UploadNotFound
 from trioreg.storage.catalog import Catalog
 from trioreg.storage.filesystem import Disk, FilesystemStorage
+from trioreg.storage.filesystem.script import WRITE_FILE, Put, Script
 
 NAME = RepositoryName("a/b")
 KEY = layout.tag_link(NAME, Tag("latest"))
@@ -384,7 +386,7 @@ async def test_order_of_a_commit(root: Path) -> None:
     target = root / layout.blob(BLOB)
     disk.check_durable(target)
     named = disk.first("rename", target)
-    removed = disk.first("unlink", disk.calls[named - 1][1])
+    removed = disk.first("unlink", disk.calls[named - 1][1].with_name("state"))
     assert disk.first("sync_directory", target.parent, named) < removed
 
 
@@ -461,7 +463,25 @@ async def test_a_blob_that_was_not_synced_is_before_we_rely_on_it(root: Path) ->
     disk.first("sync_directory", (root / layout.blob(BLOB)).parent)
 
 
-async def test_no_durability_no_syncs(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def syncs() -> list[int]:
+    """What the metric of syncs says so far: numbers and seconds."""
+    return [SYNC_SECONDS.total(cell) for cell in range(SYNC_SECONDS.width * len(SYNC_SECONDS.values))]
+
+
+@pytest.mark.parametrize("disk", [Disk(), CountingDisk()], ids=["plain", "seen"])
+async def test_syncs_are_counted(root: Path, disk: Disk) -> None:
+    """Those of a put: of its file, and of directories, whichever thread makes them."""
+    storage = FilesystemStorage(root, disk)
+    counted = syncs()
+    await storage.put(KEY, b"value")
+    for kind, number in (("data", 1), ("directory", 7)):
+        first = SYNC_SECONDS.at(kind) * SYNC_SECONDS.width
+        added = [after - before for before, after in zip(counted, syncs(), strict=True)]
+        assert sum(added[first : first + SYNC_SECONDS.width - 1]) == number
+
+
+@pytest.mark.parametrize("disk", [Disk(durable=False), CountingDisk(durable=False)], ids=["plain", "seen"])
+async def test_no_durability_no_syncs(root: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     """With durability "none" the kernel is never asked to sync."""
 
     def sync(descriptor: int) -> None:
@@ -469,7 +489,8 @@ async def test_no_durability_no_syncs(root: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(os, "fsync", sync)
     monkeypatch.setattr(os, "fdatasync", sync)
-    storage = FilesystemStorage(root, Disk(durable=False))
+    counted = syncs()
+    storage = FilesystemStorage(root, disk)
     await push(storage, b"a blob")
     await push(storage, b"a blob")
     await storage.put_blob(digest_of(b"other"), b"other")
@@ -478,6 +499,7 @@ async def test_no_durability_no_syncs(root: Path, monkeypatch: pytest.MonkeyPatc
     await storage.delete(KEY)
     await storage.delete(KEY + "2")
     await storage.delete_blob(BLOB)
+    assert syncs() == counted
 
 
 # Long lists.
@@ -701,15 +723,13 @@ async def test_a_temporary_file_that_a_purge_took(root: Path, call: str) -> None
 
 def test_processes_of_one_number_have_other_temporary_files(root: Path) -> None:
     """As in containers that share a storage, or behind a kill -9: none stands in the other's way."""
-    found = importlib.util.find_spec(Disk.__module__)
+    found = importlib.util.find_spec(Script.__module__)
     assert found is not None and found.loader is not None
     names = set()
     for _ in range(2):
         life = importlib.util.module_from_spec(found)
         found.loader.exec_module(life)
-        path, descriptor, _ = life.Disk(durable=False)._open_temporary(root)
-        os.close(descriptor)
-        names.add(path)
+        script = life.Script(Disk(durable=False))
+        script.put([Put(f"{root}/file", b"")])
+        names |= {path for kind, path, _ in script.calls if kind == WRITE_FILE}
     assert len(names) == 2
-    for path in names:
-        path.unlink()

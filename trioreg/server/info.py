@@ -7,6 +7,7 @@ from importlib.metadata import version
 
 from trioreg import __version__
 from trioreg.pipeline.digests import native_engine, openssl_works
+from trioreg.storage.filesystem.threads import native_scripts
 
 _PACKAGES = ("trio", "hypercorn", "quart", "quart-trio", "msgspec")
 
@@ -15,7 +16,12 @@ def describe() -> list[tuple[str, str]]:
     """Rows of a name and what is to be said of it."""
     rows = [("trioreg", __version__), ("python", platform.python_version())]
     rows += [(package, version(package)) for package in _PACKAGES]
-    return rows + _engine()
+    return [*rows, *_engine(), _changes()]
+
+
+def _changes() -> tuple[str, str]:
+    how = "compiled: in threads without Python" if native_scripts() else "in Python, call by call"
+    return "disk changes", how
 
 
 def _engine() -> list[tuple[str, str]]:

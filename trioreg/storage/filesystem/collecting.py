@@ -23,7 +23,8 @@ from trioreg.storage import layout
 from trioreg.storage.base import UploadNotFound
 from trioreg.storage.collecting import PIECE, BlobInfo, SessionInfo, UpkeepBusy
 from trioreg.storage.filesystem import aside, uploads
-from trioreg.storage.filesystem.disk import TEMPORARY_PREFIX, Disk, storage_errors
+from trioreg.storage.filesystem.disk import Disk, storage_errors
+from trioreg.storage.filesystem.script import TEMPORARY_PREFIX
 from trioreg.storage.filesystem.store import FilesystemStorage
 
 # A thread looks through so many in some milliseconds; so soon a cancellation is heard.

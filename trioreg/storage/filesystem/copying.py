@@ -23,8 +23,9 @@ from trioreg.oci.manifest import Manifest, parse_manifest
 from trioreg.oci.names import RepositoryName
 from trioreg.storage import layout
 from trioreg.storage.filesystem.changes import finish
-from trioreg.storage.filesystem.disk import TEMPORARY_PREFIX, Disk
+from trioreg.storage.filesystem.disk import Disk
 from trioreg.storage.filesystem.links import NO_LINKS, Links, repositories
+from trioreg.storage.filesystem.script import TEMPORARY_PREFIX
 
 _PIECE = 2**20
 

@@ -13,31 +13,21 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import itertools
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from trioreg.metrics import SYNC_SECONDS
 from trioreg.storage.base import storage_failure
 from trioreg.storage.filesystem.changes import Steps, Sync
 from trioreg.storage.filesystem.removals import Removals
-
-# In a container the process number is the same after each start, and in each container on one storage.
-_LIFE = os.urandom(4).hex()
-_temporary_names = itertools.count()
-
-# Who takes away our temporary files, or the directory, again and again is no accident.
-_TRIES = 10
+from trioreg.storage.filesystem.script import Put, run_steps
 
 # Directories known to be durable in their parents: 2 × 256 of blobs, and the busiest repositories'.
 _SEEN_DIRECTORIES = 2048
 
 _READ_BYTES = 64 * 1024
-
-# Never in a name of ours: the grammars of repository, tag and digest allow no leading dot.
-TEMPORARY_PREFIX = ".tmp-"
 
 
 @contextlib.contextmanager
@@ -65,8 +55,8 @@ class Disk:
     def __init__(self, *, durable: bool = True, direct: bool = True):
         self.durable = durable
         self._direct = direct
-        self._seen: dict[Path, bytes] = {}  # with the mark that it had before it was settled
-        self._roots: set[Path] = set()
+        self._seen: dict[str, bytes] = {}  # with the mark that it had before it was settled
+        self._roots: set[str] = set()
         self.removals = Removals()
 
     def pwrite(self, descriptor: int, data: memoryview, offset: int) -> int:
@@ -147,6 +137,11 @@ class Disk:
         return status.f_bavail * status.f_frsize
 
     @property
+    def plain(self) -> bool:
+        """Whether every call is the system's own, so that scripts may run without Python (`threads`)."""
+        return type(self) is Disk
+
+    @property
     def plain_writes(self) -> bool:
         """Whether `pwrite` is the system's own, so that an engine may call that itself."""
         return type(self).pwrite is Disk.pwrite
@@ -176,7 +171,7 @@ class Disk:
             self.mkdir(path)
         with contextlib.suppress(PermissionError):
             self.sync_directory(path.parent)
-        self._roots.add(path)
+        self._roots.add(str(path))
 
     def make_directory(self, path: Path) -> Steps[None]:
         """Make a directory and its missing parents, each durable in the one above it."""
@@ -192,14 +187,14 @@ class Disk:
         try:
             self.mkdir(path)
         except FileExistsError:
-            if self._is_durable(path):
+            if self._is_settled(str(path)):
                 return []
         except FileNotFoundError:
             unsettled = self.open_directory(path.parent)
             with contextlib.suppress(FileExistsError):
                 self.mkdir(path)
             return [path, *unsettled]
-        return [path] if self._is_durable(path.parent) else [path, *self.open_directory(path.parent)]
+        return [path] if self._is_settled(str(path.parent)) else [path, *self.open_directory(path.parent)]
 
     def settle_directories(self, unsettled: list[Path], changed: Path | None = None) -> Steps[None]:
         """Make directories durable in the ones above them; and the entries of one that was `changed`.
@@ -207,27 +202,38 @@ class Disk:
         What is in that one keeps it there from now on. Before, it may have been removed and made anew, after
         we had looked at it: so we look again.
         """
-        above = self._unsettled(changed) if changed else []
-        marks = {path: self.removals.mark(path) for path in (*unsettled, *above)}
-        yield Sync(directories=(*([changed] if changed else []), *(path.parent for path in marks)))
+        above = self.unsettled(str(changed)) if changed else {}
+        marks = {**{str(path): self.removals.mark(path) for path in unsettled}, **above}
+        directories = [os.path.dirname(path) for path in marks]
+        yield Sync(directories=(*([changed] if changed else []), *map(Path, directories)))
+        self.settled(marks)
+
+    def unsettled(self, directory: str) -> dict[str, bytes]:
+        """It and those above it that may not be durable, the deepest first; with their marks."""
+        found: dict[str, bytes] = {}
+        while True:
+            mark = self.removals.mark(directory)
+            known = self._seen.pop(directory, None)
+            if known == mark:
+                self._seen[directory] = mark  # the ones that are used most go last
+                return found
+            if directory in self._roots or directory == os.path.dirname(directory):
+                return found
+            found[directory] = mark
+            directory = os.path.dirname(directory)
+
+    def settled(self, marks: Mapping[str, bytes]) -> None:
+        """Directories are durable in those above them, as long as their marks are these."""
         self._seen.update((path, mark) for path, mark in marks.items() if mark)
         while len(self._seen) > _SEEN_DIRECTORIES:
             with contextlib.suppress(KeyError, RuntimeError):
                 del self._seen[next(iter(self._seen))]
 
-    def _unsettled(self, path: Path) -> list[Path]:
-        """It and those above it that may not be durable; the deepest first."""
-        found = []
-        while not self._is_durable(path):
-            found.append(path)
-            path = path.parent
-        return found
-
-    def _is_durable(self, path: Path) -> bool:
+    def _is_settled(self, path: str) -> bool:
         known = self._seen.get(path)
         if known is not None:
             return known == self.removals.mark(path)
-        return path in self._roots or path == path.parent
+        return path in self._roots or path == os.path.dirname(path)
 
     def remove_directory(self, path: Path) -> None:
         """Remove one that may be made again. OSError if it is not empty."""
@@ -237,69 +243,15 @@ class Disk:
         self.removals.announce(path)
         self.rmdir(path)
 
-    def _open_temporary(self, directory: Path) -> tuple[Path, int, list[Path]]:
-        """A new file in `directory`, which is made, and made again if tidied away under our hands."""
-        for _ in range(_TRIES):
-            temporary = directory / f"{TEMPORARY_PREFIX}{os.getpid()}-{_LIFE}-{next(_temporary_names)}"
-            with contextlib.suppress(FileNotFoundError):
-                unsettled = self.open_directory(directory)
-                descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-                return temporary, descriptor, unsettled
-        raise FileNotFoundError(errno.ENOENT, "the directory keeps vanishing", str(directory))
+    def forget(self, directory: str) -> None:
+        """It is gone, and perhaps some of those above it."""
+        while directory not in self._roots and directory != os.path.dirname(directory):
+            self._seen.pop(directory, None)
+            directory = os.path.dirname(directory)
 
     def replace_file(self, path: Path, data: bytes) -> Steps[None]:
         """Set a file's content: a reader, or a crash, sees the old bytes or the new."""
-        yield from self._publish(path, data, self.rename)
-
-    def create_file(self, path: Path, data: bytes) -> Steps[bool]:
-        """Like `replace_file` but only if there is no such file; whether it was made.
-
-        One that is there is durable too when this returns, whether or not its writer came to that.
-        """
-        if path.exists():
-            yield from self.secure_name(path)
-            return False
-        made = True
-
-        def link(temporary: Path, path: Path) -> None:
-            nonlocal made
-            try:
-                self.link(temporary, path)
-            except FileExistsError:
-                made = False
-            with contextlib.suppress(FileNotFoundError):
-                self.unlink(temporary)
-
-        yield from self._publish(path, data, link)
-        return made
-
-    def _publish(self, path: Path, data: bytes, move: Callable[[Path, Path], None]) -> Steps[None]:
-        """Write a temporary file beside `path`, sync it, `move` it there, sync the name.
-
-        One that is gone is written anew: a purge took it for a dead process's, whose clock is another year's.
-        """
-        for again in reversed(range(_TRIES)):
-            temporary, descriptor, unsettled = self._open_temporary(path.parent)
-            try:
-                try:
-                    self.write_all(descriptor, memoryview(data), 0)
-                    yield Sync(files=(descriptor,))
-                finally:
-                    os.close(descriptor)
-                move(temporary, path)
-                break
-            except FileNotFoundError:
-                if not again:
-                    raise
-            except BaseException:
-                with contextlib.suppress(FileNotFoundError):
-                    self.unlink(temporary)
-                raise
-        yield from self.settle_directories(unsettled, changed=path.parent)
-
-    def secure_name(self, path: Path) -> Steps[None]:
-        """Make the name of a file durable that somebody else wrote, perhaps without coming to that."""
-        yield from self.settle_directories(self.open_directory(path.parent), changed=path.parent)
+        yield from run_steps(self, lambda script: script.put([Put(str(path), data)]))
 
     def remove_file(self, path: Path) -> Steps[bool]:
         """Whether there was such a file."""

@@ -23,6 +23,8 @@ from trioreg.storage.base import storage_failure
 from trioreg.storage.filesystem import aside
 from trioreg.storage.filesystem.changes import Changes, Steps
 from trioreg.storage.filesystem.disk import Disk, storage_errors
+from trioreg.storage.filesystem.script import Put, Script
+from trioreg.storage.filesystem.threads import Scripts
 from trioreg.storage.lru import ByteLru, CacheStatistics
 
 # Timestamps of Linux filesystems advance with the kernel's tick, 1 to 10 ms (before multigrain
@@ -57,6 +59,7 @@ class FilesystemObjects:
         # Apart from reads: a hundred commits that wait for the disk must not keep a list waiting.
         self._changes = trio.CapacityLimiter(_CHANGES_AT_ONCE)
         self._publishing = Changes(disk)
+        self._scripts = Scripts(disk, self._publishing)
 
     def cache_statistics(self) -> dict[str, CacheStatistics]:
         return {"values": self._values.statistics(), "listings": self._listings.statistics()}
@@ -98,10 +101,18 @@ class FilesystemObjects:
         return self._stamp(path) is not None
 
     async def put(self, key: str, value: bytes) -> None:
-        await self._publish("writing an object", self._disk.replace_file(self._root / key, value))
+        put = Put(self._below + key, value)
+        await self._run("writing an object", lambda script: script.put([put]))
 
     async def put_if_absent(self, key: str, value: bytes) -> bool:
-        return await self._publish("writing an object", self._disk.create_file(self._root / key, value))
+        path = self._below + key
+        if self._stamp(path) is not None:
+            # Whoever wrote it may have been killed before its name was durable.
+            await self._run("securing an object", lambda script: script.secure(path))
+            return False
+        put = Put(path, value, absent=True)
+        script = await self._run("writing an object", lambda script: script.put([put]))
+        return not script.existed
 
     async def delete(self, key: str) -> bool:
         return await self._publish("deleting an object", self._delete(key))
@@ -125,6 +136,11 @@ class FilesystemObjects:
         """Run a blocking call in a thread. Cancelled before it begins, or not at all."""
         with storage_errors(doing):
             return await trio.to_thread.run_sync(call, *arguments, limiter=self._changes)
+
+    async def _run(self, doing: str, write: Callable[[Script], None]) -> Script:
+        """Run the script that `write` writes down. Cancelled before it begins, or not at all."""
+        with storage_errors(doing):
+            return await self._scripts.run(write)
 
     async def _publish(self, doing: str, steps: Steps[T]) -> T:
         """Run a change together with others. Cancelled before it begins, or not at all."""

@@ -42,7 +42,7 @@ class Removals:
                 os.close(descriptor)
         self._marks = bytearray()
 
-    def mark(self, directory: Path) -> bytes:
+    def mark(self, directory: Path | str) -> bytes:
         """Another one when the directory may have been removed; b"" if that cannot be known."""
         place = self._place(directory)
         return bytes(self._marks[place : place + _BYTES])
@@ -59,6 +59,6 @@ class Removals:
         finally:
             os.close(descriptor)
 
-    def _place(self, directory: Path) -> int:
+    def _place(self, directory: Path | str) -> int:
         """Processes may know the root by different names."""
         return zlib.crc32(os.fsencode(str(directory)[self._root :])) % _MARKS * _BYTES

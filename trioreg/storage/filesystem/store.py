@@ -25,6 +25,7 @@ from trioreg.storage.filesystem import aside, uploads
 from trioreg.storage.filesystem.changes import finish
 from trioreg.storage.filesystem.disk import Disk, storage_errors
 from trioreg.storage.filesystem.objects import FilesystemObjects
+from trioreg.storage.filesystem.script import Put
 from trioreg.storage.filesystem.uploads import FilesystemUpload
 
 # A waiter for a lease looks again so often. The lock is between processes, so nobody can wake us; and a
@@ -136,12 +137,12 @@ class FilesystemStorage(FilesystemObjects):
         return self._stat(digest) is not None
 
     async def put_blob(self, digest: Digest, data: bytes) -> None:
-        path = self._path(digest)
+        path = self._below + layout.blob(digest)
         if await self.touch(digest) == len(data):
             # The one who wrote it may have been killed before its name was durable.
-            await self._publish("writing a blob", self._disk.secure_name(path))
+            await self._run("securing a blob", lambda script: script.secure(path))
         else:
-            await self._publish("writing a blob", self._disk.replace_file(path, data))
+            await self._run("writing a blob", lambda script: script.put([Put(path, data)]))
 
     async def delete_blob(self, digest: Digest) -> None:
         await self._publish("deleting a blob", self._disk.remove_file(self._path(digest)))
@@ -199,6 +200,7 @@ class FilesystemStorage(FilesystemObjects):
                         data,
                         self._changes,
                         self._publishing,
+                        self._scripts,
                     )
                     if saved.written.offset == saved.resume_point(self._boot, size).offset == size:
                         session = opening()

@@ -22,6 +22,17 @@ from trioreg.storage.base import Checkpoint, UploadInfo, UploadNotFound
 from trioreg.storage.filesystem import aside
 from trioreg.storage.filesystem.changes import Changes, Steps, Sync, finish
 from trioreg.storage.filesystem.disk import Disk, storage_errors
+from trioreg.storage.filesystem.script import (
+    REMOVE_DIRECTORY,
+    RENAME,
+    SET_MODE,
+    SYNC_FILE,
+    TOUCH,
+    UNLINK,
+    WRITE_AT,
+    Script,
+)
+from trioreg.storage.filesystem.threads import Scripts
 from trioreg.storage.record import Record
 
 # Bytes that the disk takes in a few milliseconds.
@@ -45,10 +56,12 @@ class FilesystemUpload:
         data: int,
         changes: trio.CapacityLimiter,
         publishing: Changes,
+        scripts: Scripts,
     ):
         self._root = root
         self._changes = changes
         self._publishing = publishing
+        self._scripts = scripts
         self._directory = directory
         self._disk = disk
         self._record = saved
@@ -119,7 +132,13 @@ class FilesystemUpload:
             if self._offset - self._record.synced.offset > _SOON_SYNCED:
                 # Not with the others: they would wait for all of it.
                 await trio.to_thread.run_sync(self._sync, limiter=self._changes)
-            await self._publishing.run(self._commit(self._root / layout.blob(digest), digest))
+            blob = self._root / layout.blob(digest)
+            try:
+                self._disk.stat(str(blob))
+            except FileNotFoundError:
+                await self._publish(str(blob))
+            else:
+                await self._publishing.run(self._meet(blob, digest))
 
     async def cancel(self) -> None:
         with storage_errors("cancelling an upload"):
@@ -149,17 +168,20 @@ class FilesystemUpload:
         finish(self._disk, self._sync_steps())
 
     def _sync_steps(self) -> Steps[None]:
-        """Make the bytes durable. If that fails nobody knows which are, though the kernel calls them clean.
-
-        https://lwn.net/Articles/752063/: so nothing past the last good sync counts any more.
-        """
         self._write_now()
         try:
             yield Sync(files=(self._data,))
         except OSError:
-            self._doubted = True
-            self._cut()
+            self._doubt()
             raise
+
+    def _doubt(self) -> None:
+        """A sync has failed: nobody knows which bytes are durable, though the kernel calls them clean.
+
+        https://lwn.net/Articles/752063/: so nothing past the last good sync counts any more.
+        """
+        self._doubted = True
+        self._cut()
 
     def _cut(self) -> None:
         """Give up what was not synced: a file that is shorter than its record falls back by itself.
@@ -169,11 +191,40 @@ class FilesystemUpload:
         with contextlib.suppress(OSError):
             self._disk.truncate(self._data, self._record.synced.offset)
 
-    def _commit(self, blob: Path, digest: Digest) -> Steps[None]:
+    async def _publish(self, blob: str) -> None:
+        """Where there is no such blob. One that comes meanwhile, or is aside, has the same bytes."""
+        latest: list[Script] = []
+
+        def write(script: Script) -> None:
+            latest[:] = [script]
+            if self._soon:
+                place = self._offset - len(self._soon)
+                script.calls.append((WRITE_AT, self._data, (self._soon, place)))
+            script.sync_file(self._data)
+            script.enter(os.path.dirname(blob))
+            # A blob's time says when somebody began to rely on it; the last byte may have come long ago.
+            script.calls.append((TOUCH, f"{self._directory}/{DATA}", None))
+            script.calls.append((RENAME, f"{self._directory}/{DATA}", blob))
+            script.calls.append((SET_MODE, self._data, 0o444))
+            script.settle(os.path.dirname(blob))
+            script.calls += [(UNLINK, f"{self._directory}/{name}", None) for name in (STATE, _NEW_STATE)]
+            script.calls.append((REMOVE_DIRECTORY, str(self._directory), None))
+
+        try:
+            await self._scripts.run(write)
+        except OSError:
+            script = latest[0]
+            if script.failed_call != WRITE_AT:
+                self._soon = b""
+            if script.failed_call == SYNC_FILE:
+                await trio.to_thread.run_sync(self._doubt, limiter=self._changes)
+            raise
+
+    def _meet(self, blob: Path, digest: Digest) -> Steps[None]:
+        """Commit where the blob is, or was a moment ago."""
         yield from self._sync_steps()
         unsettled = self._disk.open_directory(blob.parent)
         if not self._is_there(blob, digest):
-            # A blob's time says when somebody began to rely on it; the last byte may have come long ago.
             self._disk.touch(self._directory / DATA)
             self._disk.rename(self._directory / DATA, blob)
             os.fchmod(self._data, 0o444)
