@@ -6,12 +6,14 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from blackbox import Server, artifact, descriptor, digest_of, image, index, push_blob, push_manifest
 
 from trioreg.cli import main
+from trioreg.oci.names import RepositoryName
+from trioreg.storage.filesystem.links import Links
 
 LAYER = b"a layer" * 1000
 IMAGE = image(b"{}", [LAYER])
@@ -201,6 +203,28 @@ def test_what_collection_set_aside_is_copied(storage: Path, tmp_path: Path) -> N
     command("backup", tmp_path / "copy", "--storage", storage)
     with Server(tmp_path / "second", storage=tmp_path / "copy") as server:
         assert server.request("GET", f"/v2/team/blobs/{digest_of(LAYER)}").body == LAYER
+
+
+@pytest.mark.parametrize("taken_back_at", [1, 2])
+def test_a_link_that_is_taken_back_between_two_looks(storage: Path, taken_back_at: int) -> None:
+    """Collection moves it while we look in one place and then in the other: it is found all the same."""
+    name = RepositoryName("team")
+    link = storage / f"repositories/team/_layers/sha256/{digest_of(LAYER)[7:]}/link"
+    aside = link.with_name(".aside-link")
+    before = Links.read(storage, name)
+    link.rename(aside)
+    looks = 0
+
+    def open_file(path: Path) -> BinaryIO:
+        nonlocal looks
+        if path in (link, aside):
+            looks += 1
+            if looks == taken_back_at:
+                aside.rename(link)
+        return path.open("rb")
+
+    assert Links.read(storage, name, open_file) == before
+    assert looks == (1 if taken_back_at == 1 else 3)
 
 
 def refused(capsys: pytest.CaptureFixture[str], says: str, *argv: object) -> None:

@@ -9,10 +9,10 @@ has no tag without its manifest.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import BinaryIO, NamedTuple, TypeAlias
 
 from trioreg.oci.digest import Digest, parse_digest
 from trioreg.oci.errors import RegistryError
@@ -39,6 +39,13 @@ class Link(NamedTuple):
 Group: TypeAlias = dict[str, Link]
 
 
+Open: TypeAlias = Callable[[Path], BinaryIO]
+
+
+def _open(path: Path) -> BinaryIO:
+    return open(path, "rb")
+
+
 class Links:
     """All links of one repository, by path below it. Some 500 bytes of memory each."""
 
@@ -46,9 +53,9 @@ class Links:
         self._groups = groups
 
     @classmethod
-    def read(cls, root: Path, name: RepositoryName) -> Links:
+    def read(cls, root: Path, name: RepositoryName, open_file: Open = _open) -> Links:
         base = root / layout.REPOSITORIES / name
-        return cls({group: dict(_read_files(base, group)) for group in _GROUPS})
+        return cls({group: dict(_read_files(base, group, open_file)) for group in _GROUPS})
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Links) and self._groups == other._groups
@@ -127,24 +134,30 @@ def repositories(root: Path) -> Iterator[RepositoryName]:
         waiting += sorted(below, reverse=True)
 
 
-def _read_files(base: Path, below: str) -> Iterator[tuple[str, Link]]:
+def _read_files(base: Path, below: str, open_file: Open) -> Iterator[tuple[str, Link]]:
     """Files below a folder, sorted, so that a link is read before its media type."""
     waiting = [below]
     while waiting:
         path = waiting.pop()
         try:
-            with open(base / path, "rb") as file:
-                content, time = file.read(), os.fstat(file.fileno()).st_mtime_ns
+            link = _read_link(base, path, open_file)
         except IsADirectoryError:
             waiting += [f"{path}/{name}" for name in sorted(_listing(base / path), reverse=True)]
-        except FileNotFoundError:
-            # Removed, or set aside by a collection that has not made up its mind.
-            parent, _, name = path.rpartition("/")
-            with suppress(OSError):
-                aside = base / parent / f"{_ASIDE}{name}"
-                yield path, Link(aside.read_bytes(), aside.stat().st_mtime_ns)
         else:
-            yield path, Link(content, time)
+            if link is not None:
+                yield path, link
+
+
+def _read_link(base: Path, path: str, open_file: Open) -> Link | None:
+    """None when it was removed. One that a collection set aside counts until that has made up its mind.
+
+    It may be taken back between our two looks, and is then in its place again.
+    """
+    parent, _, name = path.rpartition("/")
+    for each in (path, f"{parent}/{_ASIDE}{name}", path):
+        with suppress(FileNotFoundError, NotADirectoryError), open_file(base / each) as file:
+            return Link(file.read(), os.fstat(file.fileno()).st_mtime_ns)
+    return None
 
 
 def _listing(path: Path) -> list[str]:
