@@ -513,6 +513,24 @@ async def test_large_uploads_go_past_the_cache(nursery: trio.Nursery, tmp_path: 
     check_returned(pump)
 
 
+async def test_what_was_allocated_for_a_body_that_is_cut(nursery: trio.Nursery, tmp_path: Path) -> None:
+    """The engine allocates ahead of the bytes; a session that nobody goes on with gives the rest back."""
+    engine = best_engine()
+    if not isinstance(engine, NativeEngine):
+        pytest.skip("the extension is not built")
+    nursery.start_soon(engine.run)
+    rig, reached = Rig(engine, FilesystemStorage(tmp_path, Disk(durable=False))), reached_nothing()
+    pump, came = rig.pump_of(8, block=64 * PAGE), random.Random(1).randbytes(2**20)
+    async with rig.open_session() as upload:
+        data = tmp_path / "uploads" / upload.info.id / "data"
+        with pytest.raises(ClientDisconnected):
+            await pump.run(ScriptedBody(came, ClientDisconnected()), upload, reached, 2**25)
+        assert data.stat().st_blocks * 512 > 2**23  # else there is nothing to give back
+    assert data.stat().st_size == 2**20
+    assert data.stat().st_blocks * 512 < 2**21
+    assert data.read_bytes() == came
+
+
 async def test_a_disk_that_is_full_under_the_engine(nursery: trio.Nursery) -> None:
     """The engine's own write fails: StorageFull, nothing counted, every block back."""
 

@@ -212,12 +212,11 @@ class FilesystemStorage(FilesystemObjects):
                 finally:
                     session.close()
             finally:
-                if os.fstat(data).st_nlink:
+                if uploads.is_quick_to_close(data):
                     os.close(data)
                 else:
-                    # The last hold on unlinked bytes: freeing gigabytes of them takes the disk a while.
                     with trio.CancelScope(shield=True):
-                        await trio.to_thread.run_sync(os.close, data)
+                        await trio.to_thread.run_sync(uploads.close_slowly, self._disk, data)
         finally:
             os.close(held)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import stat
 from pathlib import Path
 
 import trio
@@ -37,6 +38,10 @@ from trioreg.storage.record import Record
 
 # Bytes that the disk takes in a few milliseconds.
 _SOON_SYNCED = 2**20
+
+# More than this allocated beyond a file's bytes is not what a filesystem needs for itself.
+_TAIL_BYTES = 2**20
+_SECTOR = 512  # of `st_blocks`, stat(2)
 
 DATA = "data"
 STATE = "state"
@@ -248,6 +253,29 @@ class FilesystemUpload:
                 self._disk.unlink(self._directory / name)
         with contextlib.suppress(FileNotFoundError):
             self._disk.rmdir(self._directory)
+
+
+def is_quick_to_close(data: int) -> bool:
+    """Not the last hold on unlinked bytes, which take the disk a while to free, and nothing to give back."""
+    status = os.fstat(data)
+    return status.st_nlink > 0 and not _has_tail(status)
+
+
+def close_slowly(disk: Disk, data: int) -> None:
+    """Close a session's file. What was allocated for a body that did not come goes back to the disk."""
+    try:
+        status = os.fstat(data)
+        if status.st_nlink and _has_tail(status):
+            with contextlib.suppress(OSError):
+                disk.truncate(data, status.st_size)
+    finally:
+        os.close(data)
+
+
+def _has_tail(status: os.stat_result) -> bool:
+    """Whether much more is allocated than there are bytes; a blob, which may not be written to, has none."""
+    is_session = bool(status.st_mode & stat.S_IWUSR)
+    return is_session and status.st_blocks * _SECTOR > status.st_size + _TAIL_BYTES
 
 
 def create(disk: Disk, directory: Path, saved: Record) -> Steps[None]:
