@@ -8,7 +8,7 @@ what any process changes.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from typing import TypeAlias
 
 from trioreg.oci.digest import Digest
@@ -31,10 +31,7 @@ def links_of_blob(name: RepositoryName, digest: Digest) -> Links:
 
 
 class Standing:
-    def __init__(self, objects: ObjectStore):
-        self._objects = objects
+    """`look` at links: equal as long as none was changed; None when one is not there, or changed just now."""
 
-    @answers
-    async def look(self, links: Links) -> Hashable | None:
-        """Equal as long as no link was changed; None when one is not there, or was changed just now."""
-        return await self._objects.settled_stamps(links)
+    def __init__(self, objects: ObjectStore):
+        self.look: Callable[[Links], Awaitable[Hashable | None]] = answers(objects.settled_stamps)

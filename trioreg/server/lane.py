@@ -215,26 +215,12 @@ class _Connection:
 
     async def _exchange(self, head: Head) -> bool:
         """Answer one request; whether the connection goes on."""
-        fields = head.fields
-        body = self._body(fields)
-        request_id = self._lane.next_request_id()
-        exchange = Exchange(head.method, head.path, head.query, fields.headers, body, request_id, self.client)
-        return await self._answer(exchange, body, keep_alive=fields.keep_alive)
-
-    def _body(self, fields: Fields) -> _Body:
-        """The body that follows a head; what was read of it is its own until it gives back the rest."""
-        if fields.length == 0:
-            return NO_BODY
-        wire, unread, self._unread = self.wire, self._unread, b""
-        if fields.length is None:
-            return ChunkedBody(wire, unread, self._lane.share, expects_continue=fields.expects_continue)
-        return LengthBody(wire, fields.length, unread, expects_continue=fields.expects_continue)
-
-    async def _answer(self, exchange: Exchange, body: _Body, *, keep_alive: bool) -> bool:
         started = time.monotonic()
-        lane, wire = self._lane, self.wire
-        service, request_id = lane.service, exchange.request_id
+        lane, wire, fields = self._lane, self.wire, head.fields
+        service, request_id = lane.service, lane.next_request_id()
         logs.request_id.set(request_id)
+        body = self._body(fields)
+        exchange = Exchange(head.method, head.path, head.query, fields.headers, body, request_id, self.client)
         exchange.certificate = wire.certificate
         status, sent = 499, 0
         try:
@@ -244,7 +230,9 @@ class _Connection:
                 with lane.share.taken():
                     reply = await answer(service, exchange)
             try:
-                goes_on = keep_alive and not lane.stopping and (body.left == 0 or await self._discard(body))
+                goes_on = (
+                    fields.keep_alive and not lane.stopping and (body.left == 0 or await self._discard(body))
+                )
                 goes_on = goes_on and not isinstance(reply.content, Stream)
                 status = reply.status
                 head_only = exchange.method == "HEAD"
@@ -271,6 +259,15 @@ class _Connection:
         if not isinstance(body, NoBody):
             self._unread = body.rest()
         return goes_on
+
+    def _body(self, fields: Fields) -> _Body:
+        """The body that follows a head; what was read of it is its own until it gives back the rest."""
+        if fields.length == 0:
+            return NO_BODY
+        wire, unread, self._unread = self.wire, self._unread, b""
+        if fields.length is None:
+            return ChunkedBody(wire, unread, self._lane.share, expects_continue=fields.expects_continue)
+        return LengthBody(wire, fields.length, unread, expects_continue=fields.expects_continue)
 
     async def _discard(self, body: _Body) -> bool:
         """Read on through a body that nobody wanted; whether its end was found."""

@@ -26,26 +26,24 @@ async def send_reply(
     wire: Wire, share: Share, reply: Reply, request_id: str, *, goes_on: bool, head_only: bool
 ) -> int:
     """Bytes of content that were sent. Raises ClientDisconnected. `share` bounds what passes our memory."""
-    head = b"".join(
-        (
-            reply.encoded or _encode(reply),
-            request_id.encode(),
-            _date(int(time.time())),
-            b"\r\n" if goes_on else b"Connection: close\r\n\r\n",
-        )
+    head = (
+        reply.encoded or _encode(reply),
+        request_id.encode(),
+        _date(int(time.time())),
+        b"\r\n" if goes_on else b"Connection: close\r\n\r\n",
     )
     content = reply.content
     if isinstance(content, bytes):
         if head_only:
             content = b""
         if len(content) <= _JOIN_BYTES:
-            await wire.send(head + content)
+            await wire.send(b"".join((*head, content)))
         else:
             # From the cache, which all who are sent it share: a copy for each would not be bounded.
-            await wire.send(head)
+            await wire.send(b"".join(head))
             await wire.send(content)
         return len(content)
-    await wire.send(head)
+    await wire.send(b"".join(head))
     if isinstance(content, Stream):
         return await _send_stream(wire, content)
     with share.taken():
