@@ -17,6 +17,7 @@ from receiver import Receiver
 from trioreg.events.cloudevent import cloud_event, read_secret
 from trioreg.events.endpoint import Endpoint, EndpointSettings, backoff
 from trioreg.events.event import Event
+from trioreg.metrics.table import WEBHOOK_EVENTS
 
 ACTIONS = frozenset({"push", "delete"})
 
@@ -46,6 +47,14 @@ async def running(
         yield endpoint
         nursery.cancel_scope.cancel()
     endpoint.close()
+
+
+def counted() -> dict[str, int]:
+    return {result: WEBHOOK_EVENTS.total(WEBHOOK_EVENTS.at(result)) for (result,) in WEBHOOK_EVENTS.values}
+
+
+def counted_since(before: dict[str, int]) -> dict[str, int]:
+    return {result: count - before[result] for result, count in counted().items() if count > before[result]}
 
 
 def dead_letters(root: Path) -> list[str]:
@@ -127,6 +136,7 @@ async def test_what_fails_comes_again_in_order(tmp_path: Path, answer: int) -> N
 @pytest.mark.parametrize("answers", [(400,), (302,), (500, 500, 500)])
 async def test_what_will_never_be_taken_is_kept_for_people(tmp_path: Path, answers: tuple[int, ...]) -> None:
     """A final answer, or the last attempt: the event is in dead.jsonl and the next one goes on."""
+    before = counted()
     with Receiver(*answers) as receiver:
         async with running(receiver.url, tmp_path, EndpointSettings(ACTIONS, attempts=3)) as endpoint:
             await tell(endpoint, push("bad"), push("good"))
@@ -134,6 +144,8 @@ async def test_what_will_never_be_taken_is_kept_for_people(tmp_path: Path, answe
             assert tags == ["bad"] * len(answers) + ["good"]
             await until_empty(endpoint)
             assert (endpoint.dead, endpoint.delivered) == (1, 1)
+    retried = {"retried": len(answers) - 1} if len(answers) > 1 else {}
+    assert counted_since(before) == {"queued": 2, "delivered": 1, "dead": 1, **retried}
     [line] = dead_letters(tmp_path)
     dead = json.loads(line)
     assert (dead["reason"], dead["attempts"]) == (str(answers[-1]), len(answers))
@@ -174,7 +186,7 @@ class Stuck(Waits):
 async def test_the_queue_is_bounded(tmp_path: Path) -> None:
     """What does not fit is counted; what is in there stays, and counts for the next process as well."""
     one = len(cloud_event(push("1"))) + 1
-    settings = EndpointSettings(ACTIONS, queue_bytes=3 * one)
+    settings, before = EndpointSettings(ACTIONS, queue_bytes=3 * one), counted()
     endpoint = Endpoint("http://127.0.0.1:9/", tmp_path, settings)
     await tell(endpoint, push("1"), push("2"), push("3"))
     assert not endpoint.offer(push("4"))
@@ -182,6 +194,7 @@ async def test_the_queue_is_bounded(tmp_path: Path) -> None:
     second = Endpoint("http://127.0.0.1:9/", tmp_path, settings)
     second._look_for_orphans()
     assert not second.offer(push("5"))
+    assert counted_since(before) == {"queued": 3, "lost": 2}
     second.close()
     endpoint.close()
 

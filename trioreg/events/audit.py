@@ -15,6 +15,9 @@ import msgspec
 
 from trioreg.events.batches import Batches, append
 from trioreg.events.event import Event
+from trioreg.metrics.table import AUDIT_FAILURES, AUDIT_LINES
+
+_WRITTEN, _LOST = AUDIT_LINES.at("written"), AUDIT_LINES.at("lost")
 
 
 class AuditLog:
@@ -26,6 +29,7 @@ class AuditLog:
         self._durable = durable
         self._descriptor = _open(path)
         self._batches = Batches(self._write, str(path))
+        self._counted = (0, 0, 0)
 
     def offer(self, event: Event) -> bool:
         """Take an event, if it is one for us."""
@@ -36,6 +40,15 @@ class AuditLog:
     async def flush(self) -> None:
         if self._batches.waiting:
             await self._batches.flush()
+        self._count()
+
+    def _count(self) -> None:
+        """Bring the metrics up to date. They go on when the settings change, and we do not."""
+        before = self._counted
+        self._counted = now = (self._batches.lines, self._batches.lost, self._batches.failures)
+        AUDIT_LINES.add(now[0] - before[0], _WRITTEN)
+        AUDIT_LINES.add(now[1] - before[1], _LOST)
+        AUDIT_FAILURES.add(now[2] - before[2])
 
     @property
     def waiting(self) -> int:

@@ -23,10 +23,12 @@ Write = Callable[[bytes], int]
 
 
 class Batches:
-    """In front of a file. `lost` counts lines that could not even wait."""
+    """In front of a file. Counted: lines written, lines that could not even wait, writes that failed."""
 
     def __init__(self, write: Write, name: str):
+        self.lines = 0
         self.lost = 0
+        self.failures = 0
         self._write = write
         self._name = name
         self._waiting = bytearray()
@@ -66,11 +68,13 @@ class Batches:
                 return False
             del self._waiting[:count]
             self._written += count
+            self.lines += data.count(b"\n", 0, count)
             if count == len(data):
                 self._failing = False
             return self._written >= mine
 
     def _failed(self, error: OSError) -> None:
+        self.failures += 1
         if not self._failing:
             _log.error("events cannot be written", file=self._name, reason=error.strerror or str(error))
         self._failing = True

@@ -29,6 +29,7 @@ from trioreg.events.event import Event
 from trioreg.events.post import NoAnswer, post
 from trioreg.events.spool import Spool
 from trioreg.logs import Log
+from trioreg.metrics.table import WEBHOOK_EVENTS
 
 _log = Log(__name__)
 
@@ -45,6 +46,10 @@ _DEAD_BYTES = 16 * 2**20
 _LATER = frozenset({401, 403, 404, 408, 425, 429})
 
 _COMPLAIN_SECONDS = 60.0
+
+_QUEUED, _DELIVERED, _RETRIED, _DEAD, _LOST = map(
+    WEBHOOK_EVENTS.at, ("queued", "delivered", "retried", "dead", "lost")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +113,10 @@ class Endpoint:
             return False
         line = cloud_event(event) + b"\n"
         if self.queued + len(line) <= self._settings.queue_bytes and self._batches.add(line):
+            WEBHOOK_EVENTS.add(at=_QUEUED)
             return True
         self.refused += 1
+        WEBHOOK_EVENTS.add(at=_LOST)
         now = time.monotonic()
         if now - self._complained >= _COMPLAIN_SECONDS:
             self._complained = now
@@ -177,6 +184,7 @@ class Endpoint:
             if isinstance(answer, int) and 200 <= answer < 300:
                 self._failures = 0
                 self.delivered += 1
+                WEBHOOK_EVENTS.add(at=_DELIVERED)
                 await trio.to_thread.run_sync(queue.done)
                 return
             final = isinstance(answer, int) and answer < 500 and answer not in _LATER
@@ -186,8 +194,10 @@ class Endpoint:
                 _log.warning("a webhook is not delivered, it is tried again", host=self._url.netloc,
                              answer=answer)  # fmt: skip
             self._failures += 1
+            WEBHOOK_EVENTS.add(at=_RETRIED)
             await self._wait(backoff(self._failures))
         self.dead += 1
+        WEBHOOK_EVENTS.add(at=_DEAD)
         _log.error("a webhook is given up", host=self._url.netloc, answer=answer, attempts=attempt)
         await trio.to_thread.run_sync(self._bury, body, str(answer), attempt)
         await trio.to_thread.run_sync(queue.done)

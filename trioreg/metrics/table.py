@@ -172,6 +172,22 @@ SCRUBBED = Counter(
     result=("read", "rotten", "unreadable"),
 )
 
+# Notices.
+
+WEBHOOK_EVENTS = Counter(
+    "trioreg_webhook_events_total",
+    "Events for receivers: queued, delivered, tried again, given up, and lost because the queue was full.",
+    result=("queued", "delivered", "retried", "dead", "lost"),
+)
+AUDIT_LINES = Counter(
+    "trioreg_audit_lines_total",
+    "Lines for the audit log: in the file, and lost because too many waited for the disk.",
+    result=("written", "lost"),
+)
+AUDIT_FAILURES = Counter(
+    "trioreg_audit_failed_writes_total", "Writes of the audit log that the disk refused; the lines wait."
+)
+
 # The process.
 
 LOOP_LAG = Histogram(
