@@ -17,7 +17,7 @@ from trioreg.oci.digest import digest_of
 from trioreg.oci.names import RepositoryName, Tag, UploadId
 from trioreg.storage import layout, record
 from trioreg.storage.base import Checkpoint, StorageError, StorageFull, UploadNotFound
-from trioreg.storage.catalog import Catalog
+from trioreg.storage.catalog import Catalog, NewManifest
 from trioreg.storage.filesystem import Disk, FilesystemStorage
 from trioreg.storage.filesystem.script import WRITE_FILE, Put, Script
 
@@ -405,6 +405,29 @@ async def test_order_of_a_small_write(root: Path, verb: str) -> None:
         disk.calls.clear()
         await storage.put(KEY, b"other")
         disk.check_durable(root / KEY)
+
+
+async def test_order_of_a_manifest(root: Path) -> None:
+    """All files are synced first; then come the bytes and what goes with them, the link, the tag."""
+    disk = CountingDisk()
+    storage = FilesystemStorage(root, disk)
+    disk.calls.clear()
+    tag, subject = Tag("latest"), digest_of(b"subject")
+    new = NewManifest(BLOB, b"a blob", "a/b", subject, b"{}", tag)
+    assert await Catalog(storage).publish(storage, NAME, new)
+    needs = [layout.blob(BLOB), layout.referrer(NAME, subject, BLOB), layout.revision_media_type(NAME, BLOB)]
+    order = [needs, [layout.revision_link(NAME, BLOB)], [layout.tag_link(NAME, tag)]]
+    at = max(at for at, (call, _) in enumerate(disk.calls) if call == "sync_data")
+    for keys in order:
+        paths = [root / key for key in keys]
+        named = [
+            max(i for i, each in enumerate(disk.calls) if each in [("rename", p), ("link", p)]) for p in paths
+        ]
+        assert min(named) > at, "nothing has its name before what it needs is durable"
+        for path in paths:
+            disk.check_durable(path)
+        at = max(disk.first("sync_directory", path.parent, max(named)) for path in paths)
+    assert len([call for call, _ in disk.calls if call == "sync_data"]) == 5
 
 
 @pytest.mark.parametrize("verb", ["delete", "delete_blob"])

@@ -6,6 +6,7 @@ import pytest
 import trio
 
 from trioreg.registry import Storage
+from trioreg.storage.base import Entry
 
 KEY = "repositories/a/_manifests/tags/latest/current/link"
 
@@ -64,6 +65,24 @@ async def test_put_if_absent_at_once(storage: Storage) -> None:
             nursery.start_soon(try_it, b"%d" % at)
     assert len(won) == 1
     assert await storage.get(KEY) == won[0]
+
+
+async def test_put_in_order(storage: Storage) -> None:
+    """All of it is set; what is to be put only where there is nothing stays as it was."""
+    above, _, _ = KEY.rpartition("/")
+    await storage.put(f"{above}/there", b"before")
+    for value in (b"one", b"two"):
+        await storage.put_in_order(
+            [Entry(KEY, value), Entry("a/b", value)],
+            [],
+            [Entry(f"{above}/there", value, absent=True), Entry(f"{above}/new", value, absent=True)],
+            [Entry(KEY, value + b" at last")],
+        )
+        assert await storage.get(KEY) == value + b" at last"
+        assert await storage.get("a/b") == value
+    assert await storage.get(f"{above}/there") == b"before"
+    assert await storage.get(f"{above}/new") == b"one"
+    await storage.put_in_order()
 
 
 async def test_delete(storage: Storage) -> None:

@@ -32,7 +32,7 @@ from trioreg.registry.immutable import TagPatterns, is_immutable, refused
 from trioreg.registry.limits import Guard
 from trioreg.registry.pulls import Pulls
 from trioreg.storage.base import BlobNotFound, BlobReader, BlobStore
-from trioreg.storage.catalog import Catalog
+from trioreg.storage.catalog import Catalog, NewManifest
 from trioreg.storage.lru import ByteLru, CacheStatistics
 
 # Hashing and parsing 64 KiB takes about 0.3 ms; larger ones go to a thread, one at a time, because a
@@ -112,15 +112,16 @@ class Manifests:
             self._room(name, reference, digest, data),
             unbroken(),
         ):
-            await self._store.put_blob(digest, data)
-            if manifest.subject is not None:
-                # Before the link, so that whoever sees the manifest finds it among the referrers.
-                descriptor = referrer_descriptor(manifest, digest)
-                await self._catalog.add_referrer(name, manifest.subject, digest, descriptor)
-            await self._catalog.link_manifest(name, digest, manifest.media_type)
-            if not isinstance(reference, Digest) and not await self._catalog.set_tag(
-                name, reference, digest, immutable=immutable
-            ):
+            new = NewManifest(
+                digest,
+                data,
+                manifest.media_type,
+                manifest.subject,
+                b"" if manifest.subject is None else referrer_descriptor(manifest, digest),
+                None if isinstance(reference, Digest) else reference,
+                immutable,
+            )
+            if not await self._catalog.publish(self._store, name, new):
                 raise refused(name, reference)
         self._contents.put(digest, data, len(data))
         return PushedManifest(digest, manifest.subject)
@@ -272,7 +273,7 @@ class Manifests:
             yield
 
     async def _may_set(self, name: RepositoryName, reference: Tag | Digest, digest: Digest) -> bool:
-        """Whether an immutable tag is free or set so already; it saves a push in vain, `set_tag` decides."""
+        """Whether an immutable tag is free or set so already; it saves a push in vain, `publish` decides."""
         if isinstance(reference, Digest):
             return True
         return await self._catalog.get_tag(name, reference) in (None, digest)

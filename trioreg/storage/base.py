@@ -215,6 +215,22 @@ class BlobStore(Protocol):
     def list_uploads(self) -> AsyncIterator[UploadInfo]: ...
 
 
+class Entry(NamedTuple):
+    """A value to be set. `absent`: only where there is none; what is there is made sure of."""
+
+    key: str
+    value: bytes
+    absent: bool = False
+
+
+@runtime_checkable
+class PutsTogether(Protocol):
+    """A driver that is a `BlobStore` and an `ObjectStore`, and changes both at once."""
+
+    async def put_blob_and(self, digest: Digest, data: bytes, *groups: Sequence[Entry]) -> None:
+        """`put_blob`, then `put_in_order`; the blob may come with the first group."""
+
+
 class ObjectStore(Protocol):
     """Small values (< 64 KiB) by key; a key is a path of safe components joined by ``/``."""
 
@@ -235,6 +251,12 @@ class ObjectStore(Protocol):
         """Set unless there is a value; whether it was set. Of two at once one wins.
 
         Either way there is a durable value when it returns.
+        """
+
+    async def put_in_order(self, *groups: Sequence[Entry]) -> None:
+        """Set values, each group durably before anything of the next can be seen.
+
+        A failure, or death, leaves the first groups, and some of one.
         """
 
     async def delete(self, key: str) -> bool:

@@ -10,6 +10,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager
+from typing import NamedTuple
 
 import trio
 
@@ -17,7 +18,7 @@ from trioreg.oci.digest import ALGORITHMS, Digest, parse_digest
 from trioreg.oci.errors import RegistryError
 from trioreg.oci.names import RepositoryName, Tag
 from trioreg.storage import layout
-from trioreg.storage.base import ObjectStore
+from trioreg.storage.base import BlobStore, Entry, ObjectStore, PutsTogether
 from trioreg.storage.lru import ByteLru
 
 # Media types of some thousand manifests, each with the stamp of its link.
@@ -27,6 +28,18 @@ _TYPES_BYTES = 1024 * 1024
 _SURE_SECONDS = 10.0
 # A listing of 10,000 tags counts 800 kB here, though the driver's cache most often holds the same one.
 _SURE_BYTES = 4 * 2**20
+
+
+class NewManifest(NamedTuple):
+    """A manifest that has been verified; `descriptor` is what referrers of its `subject` say of it."""
+
+    digest: Digest
+    data: bytes
+    media_type: str
+    subject: Digest | None = None
+    descriptor: bytes = b""
+    tag: Tag | None = None
+    immutable: bool = False
 
 
 class Catalog:
@@ -65,16 +78,43 @@ class Catalog:
 
     async def link_manifest(self, name: RepositoryName, digest: Digest, media_type: str) -> None:
         """Make a stored manifest visible by its digest."""
+        await self._objects.put_in_order(*await self._links(name, digest, media_type))
+
+    async def publish(self, blobs: BlobStore, name: RepositoryName, manifest: NewManifest) -> bool:
+        """Store a manifest, link it, and set its tag; False, and nothing done, if that is fixed elsewhere."""
+        digest, tag = manifest.digest, manifest.tag
+        needs, link = await self._links(name, digest, manifest.media_type)
+        if manifest.subject is not None:
+            # Before the link, so that whoever sees the manifest finds it among the referrers.
+            needs.insert(0, Entry(layout.referrer(name, manifest.subject, digest), manifest.descriptor))
+        if tag is None:
+            await self._put(blobs, manifest, needs, link)
+            return True
+        key = layout.tag_link(name, tag)
+        async with self._objects.exclusive("tag", key):
+            if manifest.immutable and await self.get_tag(name, tag) not in (None, digest):
+                return False
+            await self._put(blobs, manifest, needs, link, [Entry(key, str(digest).encode())])
+            return True
+
+    async def _put(self, blobs: BlobStore, manifest: NewManifest, *groups: Sequence[Entry]) -> None:
+        objects: object = self._objects
+        if blobs is objects and isinstance(blobs, PutsTogether):
+            await blobs.put_blob_and(manifest.digest, manifest.data, *groups)
+        else:
+            await blobs.put_blob(manifest.digest, manifest.data)
+            await self._objects.put_in_order(*groups)
+
+    async def _links(
+        self, name: RepositoryName, digest: Digest, media_type: str
+    ) -> tuple[list[Entry], list[Entry]]:
+        """What has to be there before a manifest's link, and the link."""
         type_key, link_key = layout.revision_media_type(name, digest), layout.revision_link(name, digest)
         changed = await self._objects.get(type_key) != media_type.encode()
-        if changed:
-            await self._objects.put(type_key, media_type.encode())
+        needs = [Entry(type_key, media_type.encode())] if changed else []
         # The link is written anew with another type, because its stamp stands for the type below. Else it is
         # made sure of: whoever wrote it may have died before it was durable.
-        if changed:
-            await self._objects.put(link_key, str(digest).encode())
-        else:
-            await self._objects.put_if_absent(link_key, str(digest).encode())
+        return needs, [Entry(link_key, str(digest).encode(), absent=not changed)]
 
     async def has_manifest(self, name: RepositoryName, digest: Digest) -> bool:
         key = layout.revision_link(name, digest)

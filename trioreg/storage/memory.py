@@ -15,7 +15,7 @@ import trio
 
 from trioreg.oci.digest import Algorithm, Digest
 from trioreg.oci.names import RepositoryName, UploadId, new_upload_id
-from trioreg.storage.base import BlobNotFound, Checkpoint, UploadBusy, UploadInfo, UploadNotFound
+from trioreg.storage.base import BlobNotFound, Checkpoint, Entry, UploadBusy, UploadInfo, UploadNotFound
 from trioreg.storage.collecting import BlobInfo, SessionInfo, UpkeepBusy
 
 
@@ -176,6 +176,14 @@ class MemoryStorage:
             return False
         await self.put(key, value)
         return True
+
+    async def put_in_order(self, *groups: Sequence[Entry]) -> None:
+        for group in groups:
+            for entry in group:
+                if entry.absent:
+                    await self.put_if_absent(entry.key, entry.value)
+                else:
+                    await self.put(entry.key, entry.value)
 
     async def delete(self, key: str) -> bool:
         return self._objects.pop(key, None) is not None

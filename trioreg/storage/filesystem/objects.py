@@ -19,7 +19,7 @@ from typing import TypeAlias, TypeVar, TypeVarTuple
 import trio
 
 from trioreg.storage import layout
-from trioreg.storage.base import storage_failure
+from trioreg.storage.base import Entry, storage_failure
 from trioreg.storage.filesystem import aside
 from trioreg.storage.filesystem.changes import Changes, Steps
 from trioreg.storage.filesystem.disk import Disk, storage_errors
@@ -105,14 +105,29 @@ class FilesystemObjects:
         await self._run("writing an object", lambda script: script.put([put]))
 
     async def put_if_absent(self, key: str, value: bytes) -> bool:
-        path = self._below + key
-        if self._stamp(path) is not None:
-            # Whoever wrote it may have been killed before its name was durable.
-            await self._run("securing an object", lambda script: script.secure(path))
-            return False
-        put = Put(path, value, absent=True)
-        script = await self._run("writing an object", lambda script: script.put([put]))
-        return not script.existed
+        made = False
+
+        def write(script: Script) -> None:
+            nonlocal made
+            put = self._to_put(Entry(key, value, absent=True))
+            made = put.data is not None
+            script.put([put])
+
+        script = await self._run("writing an object", write)
+        return made and not script.existed
+
+    async def put_in_order(self, *groups: Sequence[Entry]) -> None:
+        await self._run("writing objects", lambda script: script.put(*self._to_puts(groups)))
+
+    def _to_puts(self, groups: Sequence[Sequence[Entry]]) -> list[list[Put]]:
+        return [[self._to_put(entry) for entry in group] for group in groups]
+
+    def _to_put(self, entry: Entry) -> Put:
+        path = self._below + entry.key
+        if not entry.absent or self._stamp(path) is None:
+            return Put(path, entry.value, entry.absent)
+        # Whoever wrote it may have been killed before its name was durable.
+        return Put(path, None)
 
     async def delete(self, key: str) -> bool:
         return await self._publish("deleting an object", self._delete(key))

@@ -44,10 +44,13 @@ Call: TypeAlias = tuple[int, str | int, _Object]
 
 
 class Put(NamedTuple):
-    """A file to be, whole. `absent`: only where there is none."""
+    """A file to be, whole. `absent`: only where there is none. No `data`: one that is there is made sure of.
+
+    That is: its name made durable, for whoever wrote it may not have come to that.
+    """
 
     path: str
-    data: bytes
+    data: bytes | None
     absent: bool = False
 
 
@@ -95,25 +98,26 @@ class Script:
 
     def put(self, *groups: Sequence[Put]) -> None:
         """Put files in order: each group is durable before anything of the next has its name."""
-        puts = [(put, _temporary_beside(put.path)) for group in groups for put in group]
-        for put, _ in puts:
-            self.enter(os.path.dirname(put.path))
-        self.calls += [(WRITE_FILE, temporary, put.data) for put, temporary in puts]
-        for _, temporary in puts:
-            self.sync_file(temporary)
-        named = iter(puts)
+        written: list[Call] = []
+        named: list[list[Call]] = []
         for group in groups:
-            for put, temporary in itertools.islice(named, len(group)):
-                self.calls.append((LINK if put.absent else RENAME, temporary, put.path))
+            calls: list[Call] = []
+            for put in group:
+                self.enter(os.path.dirname(put.path))
+                if put.data is None:
+                    continue
+                temporary = _temporary_beside(put.path)
+                written.append((WRITE_FILE, temporary, put.data))
+                calls.append((LINK if put.absent else RENAME, temporary, put.path))
                 if put.absent:
-                    self.calls.append((UNLINK, temporary, None))
+                    calls.append((UNLINK, temporary, None))
+            named.append(calls)
+        self.calls += written
+        for call in written:
+            self.sync_file(call[1])
+        for group, calls in zip(groups, named, strict=True):
+            self.calls += calls
             self.settle(*(os.path.dirname(put.path) for put in group))
-
-    def secure(self, path: str) -> None:
-        """Make the name of a file durable that somebody else wrote, perhaps without coming to that."""
-        directory = os.path.dirname(path)
-        self.enter(directory)
-        self.settle(directory)
 
     def _look(self, directory: str) -> dict[str, bytes]:
         """What of it and those above is not settled, once and for all."""

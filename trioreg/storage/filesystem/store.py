@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -20,12 +20,12 @@ from trioreg.oci.digest import ALGORITHMS, Algorithm, Digest
 from trioreg.oci.errors import RegistryError
 from trioreg.oci.names import RepositoryName, UploadId, new_upload_id, parse_upload_id
 from trioreg.storage import layout, record
-from trioreg.storage.base import BlobNotFound, UploadBusy, UploadInfo, UploadNotFound
+from trioreg.storage.base import BlobNotFound, Entry, UploadBusy, UploadInfo, UploadNotFound
 from trioreg.storage.filesystem import aside, uploads
 from trioreg.storage.filesystem.changes import finish
 from trioreg.storage.filesystem.disk import Disk, storage_errors
 from trioreg.storage.filesystem.objects import FilesystemObjects
-from trioreg.storage.filesystem.script import Put
+from trioreg.storage.filesystem.script import Put, Script
 from trioreg.storage.filesystem.uploads import FilesystemUpload
 
 # A waiter for a lease looks again so often. The lock is between processes, so nobody can wake us; and a
@@ -137,12 +137,18 @@ class FilesystemStorage(FilesystemObjects):
         return self._stat(digest) is not None
 
     async def put_blob(self, digest: Digest, data: bytes) -> None:
-        path = self._below + layout.blob(digest)
-        if await self.touch(digest) == len(data):
-            # The one who wrote it may have been killed before its name was durable.
-            await self._run("securing a blob", lambda script: script.secure(path))
-        else:
-            await self._run("writing a blob", lambda script: script.put([Put(path, data)]))
+        await self.put_blob_and(digest, data)
+
+    async def put_blob_and(self, digest: Digest, data: bytes, *groups: Sequence[Entry]) -> None:
+        # One that is there was perhaps written by somebody who was killed before its name was durable.
+        there = await self.touch(digest) == len(data)
+        blob = Put(self._below + layout.blob(digest), None if there else data)
+
+        def write(script: Script) -> None:
+            first, *others = self._to_puts(groups) or [[]]
+            script.put([blob, *first], *others)
+
+        await self._run("writing a blob", write)
 
     async def delete_blob(self, digest: Digest) -> None:
         await self._publish("deleting a blob", self._disk.remove_file(self._path(digest)))
