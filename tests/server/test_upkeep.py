@@ -22,6 +22,7 @@ from trioreg.oci.digest import digest_of
 from trioreg.oci.names import RepositoryName, Tag
 from trioreg.registry.collected import Last, Position
 from trioreg.registry.pulls import noted_since
+from trioreg.server.recording import NOBODY
 from trioreg.server.upkeep import WORKS, keep_up
 from trioreg.storage.catalog import Catalog
 from trioreg.storage.filesystem import Disk
@@ -218,7 +219,7 @@ async def test_a_scrub_on_schedule_says_what_it_cannot_read(
         await store.put_blob(digest_of(data), data)
     before = SCRUBBED.total(SCRUBBED.at("unreadable"))
     [scrub] = [work for work in WORKS if work.name == "scrub"]
-    await scrub.do(store, Config())
+    await scrub.do(store, Config(), NOBODY)
     lines = [record.message for record in caplog.records if "cannot be read" in record.message]
     assert len(lines) == 2
     assert SCRUBBED.total(SCRUBBED.at("unreadable")) == before + 2

@@ -62,10 +62,15 @@ def _explain(arguments: argparse.Namespace) -> int:
 
 def _create(arguments: argparse.Namespace) -> int:
     from trioreg.server.access import robots
+    from trioreg.server.recording import do_and_record
 
     seconds = arguments.days * _DAY_SECONDS if arguments.days else None
     try:
-        token = robots(settings_of(arguments)).create(arguments.name, arguments.scope, seconds)
+        config = settings_of(arguments)
+        what = f"create robot+{arguments.name} {' '.join(arguments.scope)}".rstrip()
+        token = do_and_record(
+            config, what, lambda: robots(config).create(arguments.name, arguments.scope, seconds)
+        )
     except FileExistsError:
         return fail(1, f"there is a robot {arguments.name}; revoke it first")
     except ValueError as error:
@@ -87,7 +92,16 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _revoke(arguments: argparse.Namespace) -> int:
     from trioreg.server.access import robots
+    from trioreg.server.recording import do_and_record
 
-    if not robots(settings_of(arguments)).revoke(arguments.name):
+    config = settings_of(arguments)
+
+    def revoke() -> None:
+        if not robots(config).revoke(arguments.name):
+            raise LookupError(arguments.name)
+
+    try:
+        do_and_record(config, f"revoke robot+{arguments.name}", revoke)
+    except LookupError:
         return fail(1, f"there is no robot {arguments.name}")
     return 0

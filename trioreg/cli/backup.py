@@ -38,14 +38,21 @@ def _run(arguments: argparse.Namespace) -> int:
     return copy(backup, settings_of(arguments).storage_path, arguments.folder, arguments)
 
 
-def copy(call: Callable[..., Report], source: Path, target: Path, arguments: argparse.Namespace) -> int:
-    """Run a backup or restore and print its report; 1 when it was refused, or bytes are lost."""
+def copy(
+    call: Callable[..., Report],
+    source: Path,
+    target: Path,
+    arguments: argparse.Namespace,
+    record: Callable[[Report], None] = lambda report: None,
+) -> int:
+    """Run a backup or restore, record it and print its report; 1 when it was refused, or bytes are lost."""
     from trioreg.storage.filesystem.backup import Refused
 
     progress = ProgressLine()
     try:
         options: dict[str, Any] = {"verify": arguments.verify, "link": arguments.link}
         report = call(source, target, tell=progress.show, **options)
+        record(report)
     except Refused as refused:
         return fail(1, str(refused))
     finally:

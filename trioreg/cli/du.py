@@ -13,6 +13,7 @@ from trioreg.config import Config
 if TYPE_CHECKING:
     import msgspec
 
+    from trioreg.server.recording import Told
     from trioreg.storage.collecting import CollectableStorage
 
 
@@ -25,7 +26,11 @@ def add(commands: Commands) -> None:
 
 
 async def _do(
-    store: CollectableStorage, config: Config, arguments: argparse.Namespace, progress: ProgressLine
+    store: CollectableStorage,
+    config: Config,
+    arguments: argparse.Namespace,
+    progress: ProgressLine,
+    _told: Told,
 ) -> msgspec.Struct:
     from trioreg.registry.inspect import count_usage
 

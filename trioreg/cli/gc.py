@@ -14,17 +14,22 @@ from trioreg.config import Config
 if TYPE_CHECKING:
     import msgspec
 
+    from trioreg.server.recording import Told
     from trioreg.storage.collecting import CollectableStorage
 
 
 def add(commands: Commands) -> None:
     text = "collect garbage: links and blobs that no manifest needs"
-    command = add_upkeep(commands, "gc", text, _do)
+    command = add_upkeep(commands, "gc", text, _do, changes=True)
     command.add_argument("--dry-run", action="store_true", help="change nothing, report what would go")
 
 
 async def _do(
-    store: CollectableStorage, config: Config, arguments: argparse.Namespace, progress: ProgressLine
+    store: CollectableStorage,
+    config: Config,
+    arguments: argparse.Namespace,
+    progress: ProgressLine,
+    told: Told,
 ) -> msgspec.Struct:
     from trioreg.registry.collected import Report
     from trioreg.registry.garbage import Collector
@@ -40,5 +45,6 @@ async def _do(
         untagged=config.gc_untagged,
         dry_run=arguments.dry_run,
         watch=watch,
+        removed=told.removed,
     )
     return await collector.run()

@@ -13,17 +13,22 @@ from trioreg.config import Config, ConfigError
 if TYPE_CHECKING:
     import msgspec
 
+    from trioreg.server.recording import Told
     from trioreg.storage.collecting import CollectableStorage
 
 
 def add(commands: Commands) -> None:
     text = "end upload sessions that nobody has used for upload.expire_after seconds"
-    command = add_upkeep(commands, "purge", text, _do)
+    command = add_upkeep(commands, "purge", text, _do, changes=True)
     command.add_argument("--dry-run", action="store_true", help="change nothing, report what would go")
 
 
 async def _do(
-    store: CollectableStorage, config: Config, arguments: argparse.Namespace, progress: ProgressLine
+    store: CollectableStorage,
+    config: Config,
+    arguments: argparse.Namespace,
+    progress: ProgressLine,
+    _told: Told,
 ) -> msgspec.Struct:
     from trioreg.registry.purge import purge
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trioreg.cli.backup import add_options, copy
 from trioreg.cli.command import Commands, add_command, settings_of
+
+if TYPE_CHECKING:
+    from trioreg.storage.filesystem.copying import Report
 
 
 def add(commands: Commands) -> None:
@@ -19,4 +23,11 @@ def add(commands: Commands) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from trioreg.storage.filesystem.backup import restore
 
-    return copy(restore, arguments.folder, settings_of(arguments).storage_path, arguments)
+    config = settings_of(arguments)
+
+    def record(report: Report) -> None:
+        from trioreg.server.recording import record_now
+
+        record_now(config, f"restore from {arguments.folder}", report)
+
+    return copy(restore, arguments.folder, config.storage_path, arguments, record)

@@ -13,16 +13,23 @@ from trioreg.config import Config, ConfigError
 if TYPE_CHECKING:
     import msgspec
 
+    from trioreg.server.recording import Told
     from trioreg.storage.collecting import CollectableStorage
 
 
 def add(commands: Commands) -> None:
-    command = add_upkeep(commands, "retain", "remove tags that retention.rules do not keep", _do)
+    command = add_upkeep(
+        commands, "retain", "remove tags that retention.rules do not keep", _do, changes=True
+    )
     command.add_argument("--dry-run", action="store_true", help="change nothing, report what would go")
 
 
 async def _do(
-    store: CollectableStorage, config: Config, arguments: argparse.Namespace, progress: ProgressLine
+    store: CollectableStorage,
+    config: Config,
+    arguments: argparse.Namespace,
+    progress: ProgressLine,
+    told: Told,
 ) -> msgspec.Struct:
     from trioreg.registry.retention import Retention
 
@@ -34,4 +41,5 @@ async def _do(
         keep=(*config.retention_keep, *config.tags_immutable),
         dry_run=arguments.dry_run,
         watch=lambda report: progress.show(f"{report.tags:,} tags, {report.removed:,} removed"),
+        removed=told.removed,
     ).run()

@@ -13,16 +13,21 @@ from trioreg.config import Config
 if TYPE_CHECKING:
     import msgspec
 
+    from trioreg.server.recording import Told
     from trioreg.storage.collecting import CollectableStorage
 
 
 def add(commands: Commands) -> None:
     text = "read every blob at scrub.rate, and take out of service what is not what its digest says"
-    add_upkeep(commands, "scrub", text, _do, _tell)
+    add_upkeep(commands, "scrub", text, _do, _tell, changes=True)
 
 
 async def _do(
-    store: CollectableStorage, config: Config, arguments: argparse.Namespace, progress: ProgressLine
+    store: CollectableStorage,
+    config: Config,
+    arguments: argparse.Namespace,
+    progress: ProgressLine,
+    _told: Told,
 ) -> msgspec.Struct:
     from trioreg.registry.scrub import Scrubbed, Scrubber
 

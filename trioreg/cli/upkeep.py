@@ -19,18 +19,26 @@ from trioreg.config import Config, ConfigError
 if TYPE_CHECKING:  # A command line that is wrong answers without loading what it would run.
     import msgspec
 
+    from trioreg.server.recording import Told
     from trioreg.storage.collecting import CollectableStorage
 
 Do: TypeAlias = (
-    "Callable[[CollectableStorage, Config, argparse.Namespace, ProgressLine], Awaitable[msgspec.Struct]]"
+    "Callable[[CollectableStorage, Config, argparse.Namespace, ProgressLine, Told],"
+    " Awaitable[msgspec.Struct]]"
 )
 # Lines of text for a report, and the exit code it stands for.
 Tell: TypeAlias = "Callable[[msgspec.Struct], tuple[list[str], int]]"
 
 
-def add_upkeep(commands: Commands, name: str, text: str, do: Do, tell: Tell | None = None) -> Parser:
-    """A command that does `do` on the storage of its settings and writes the report that it returns."""
-    command = add_command(commands, name, text, lambda arguments: _run(arguments, do, tell or as_rows))
+def add_upkeep(
+    commands: Commands, name: str, text: str, do: Do, tell: Tell | None = None, *, changes: bool = False
+) -> Parser:
+    """A command that does `do` on the storage of its settings and writes the report that it returns.
+
+    What one that `changes` things did is for the audit log too.
+    """
+    what = name if changes else ""
+    command = add_command(commands, name, text, lambda arguments: _run(arguments, do, tell or as_rows, what))
     command.add_argument("--json", action="store_true", help="write the report as one JSON object")
     return command
 
@@ -57,10 +65,11 @@ def _shown(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _run(arguments: argparse.Namespace, do: Do, tell: Tell) -> int:
+def _run(arguments: argparse.Namespace, do: Do, tell: Tell, what: str) -> int:
     import msgspec
     import trio
 
+    from trioreg.server.recording import NOBODY, told_by_command
     from trioreg.storage.base import StorageError
 
     config = settings_of(arguments)
@@ -69,7 +78,12 @@ def _run(arguments: argparse.Namespace, do: Do, tell: Tell) -> int:
 
     async def work() -> msgspec.Struct:
         try:
-            return await do(store, config, arguments, progress)
+            if not what or getattr(arguments, "dry_run", False):
+                return await do(store, config, arguments, progress, NOBODY)
+            async with told_by_command(config) as told:
+                report = await do(store, config, arguments, progress, told)
+                await told.did("upkeep", what, report)
+                return report
         finally:
             progress.close()
 

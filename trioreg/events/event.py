@@ -11,7 +11,7 @@ from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 
-What: TypeAlias = Literal["push", "pull", "delete", "denied", "settings"]
+What: TypeAlias = Literal["push", "pull", "delete", "denied", "settings", "upkeep", "robot"]
 
 # Of what a client chooses freely (media type, user agent) so many characters are kept: a line stays < 8 KiB.
 _TEXT = 512

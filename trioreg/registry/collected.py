@@ -6,15 +6,25 @@ Rule: a position is only where to go on; a run without one begins at the beginni
 from __future__ import annotations
 
 import time
-from typing import ClassVar, Literal
+from collections.abc import Awaitable, Callable
+from typing import ClassVar, Literal, TypeAlias
 
 import msgspec
 
+from trioreg.oci.digest import Digest
+from trioreg.oci.names import RepositoryName, Tag
 from trioreg.storage import layout
 from trioreg.storage.base import ObjectStore
 
+# Is told what was removed, when it is: a tag with its digest, or without a tag a manifest.
+Removed: TypeAlias = Callable[[RepositoryName, Tag | None, Digest], Awaitable[None]]
+
 _UNREADABLE = 100
 _SAVE_SECONDS = 5.0
+
+
+async def tell_nobody(_name: RepositoryName, _tag: Tag | None, _digest: Digest) -> None:
+    pass
 
 
 class Report(msgspec.Struct):

@@ -23,7 +23,7 @@ import trio
 
 from trioreg.oci.digest import Digest
 from trioreg.oci.names import RepositoryName
-from trioreg.registry.collected import Position, Report
+from trioreg.registry.collected import Position, Removed, Report, tell_nobody
 from trioreg.registry.marking import Marker, Unreadable, pack, unpack
 from trioreg.storage import layout
 from trioreg.storage.catalog import Catalog
@@ -40,7 +40,8 @@ _ROUNDS = 4
 class Collector:
     """One run. `grace`: seconds for which what nobody needs is kept; `untagged`: manifests too.
 
-    `dry_run` changes nothing and reports what would go. `watch` is called now and then with the report.
+    `dry_run` changes nothing and reports what would go. `watch` is called now and then with the report,
+    `removed` with each manifest when it is gone.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Collector:
         batch: int = BATCH,
         now: Callable[[], float] = time.time,
         watch: Callable[[Report], None] = lambda report: None,
+        removed: Removed = tell_nobody,
     ):
         self._store = store
         self._catalog = Catalog(store)
@@ -63,6 +65,7 @@ class Collector:
         self._batch = batch
         self._now = now
         self._watch = watch
+        self._removed = removed
         self._doomed_links: set[tuple[RepositoryName, bytes]] = set()
         self.report = Report(dry_run=dry_run, grace=grace, started=now())
         self._cutoff = self.report.started - grace
@@ -216,6 +219,7 @@ class Collector:
                 await self._catalog.remove_referrer(name, manifest.subject, digest)
         self.report.links_removed -= 1
         self.report.manifests_removed += 1
+        await self._removed(name, None, digest)
         return True
 
     # Blobs.

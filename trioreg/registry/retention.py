@@ -22,6 +22,7 @@ from trioreg.logs import Log
 from trioreg.oci.digest import Digest
 from trioreg.oci.names import RepositoryName, Tag
 from trioreg.oci.patterns import matches
+from trioreg.registry.collected import Removed, tell_nobody
 from trioreg.registry.immutable import TagPatterns, is_immutable
 from trioreg.registry.pulls import DAY, last_pull, noted_since
 from trioreg.storage import layout
@@ -100,7 +101,8 @@ class _Newest:
 class Retention:
     """One run. `keep`: patterns of tags that stay, immutable ones among them.
 
-    `dry_run` changes nothing and reports what would go. `watch` is called now and then with the report.
+    `dry_run` changes nothing and reports what would go. `watch` is called now and then with the report,
+    `removed` with each tag when it is gone.
     """
 
     def __init__(
@@ -112,6 +114,7 @@ class Retention:
         dry_run: bool = False,
         now: Callable[[], float] = time.time,
         watch: Callable[[Retained], None] = lambda report: None,
+        removed: Removed = tell_nobody,
     ):
         self._store = store
         self._catalog = Catalog(store)
@@ -120,6 +123,7 @@ class Retention:
         self._keep = keep
         self._now = now
         self._watch = watch
+        self._removed = removed
         self._noted_since = math.inf
         self._steps = 0
         self.report = Retained(dry_run, now())
@@ -185,6 +189,7 @@ class Retention:
                 self.report.moved += 1
                 return
             _log.info("retention removed a tag", name=name, tag=tag, digest=str(digest))
+            await self._removed(name, tag, digest)
         self.report.removed += 1
         if len(self.report.names) < _NAMED:
             self.report.names.append(f"{name}:{tag}")

@@ -89,15 +89,15 @@ class Notices:
         finally:
             self._service.events = None
             with trio.move_on_after(_RECORD_SECONDS, shield=True):
-                await _end(self._sinks)
+                await end_sinks(self._sinks)
 
     async def _renew(self) -> None:
         self._changed = trio.Event()
         old = self._sinks
-        self._sinks = await trio.to_thread.run_sync(_open, self._config)
+        self._sinks = await trio.to_thread.run_sync(open_sinks, self._config)
         self._service.events = self._sinks if self._sinks.all else None
         with trio.move_on_after(_RECORD_SECONDS, shield=True):
-            await _end(old)
+            await end_sinks(old)
 
     async def _flush(self) -> None:
         while True:
@@ -139,13 +139,15 @@ class _Sinks:
                 await sink.flush()
 
 
-async def _end(sinks: _Sinks) -> None:
+async def end_sinks(sinks: _Sinks) -> None:
+    """Write what waits, and let go of the files; a queue that is not empty is for another process."""
     await sinks.flush()
     for sink in sinks.all:
         await trio.to_thread.run_sync(sink.close)
 
 
-def _open(config: Config) -> _Sinks:
+def open_sinks(config: Config) -> _Sinks:
+    """What the settings ask for. Raises OSError; blocks."""
     durable = config.storage_durability == "full"
     audits: list[_Sink] = []
     endpoints: list[Endpoint] = []

@@ -32,6 +32,7 @@ from trioreg.server.limits import apply_limits, most_connections, show_limits
 from trioreg.server.listeners import bound_port, open_listeners
 from trioreg.server.notices import Notices
 from trioreg.server.otel import check_tracing, load_tracing
+from trioreg.server.recording import Told
 from trioreg.server.reload import Live
 from trioreg.server.upkeep import keep_up, upkeep_storage
 
@@ -151,7 +152,8 @@ async def serve(
         background.start_soon(_write_log, access)
         background.start_soon(service.registry.pulls.run)
         await background.start(notices.run)
-        background.start_soon(keep_up, upkeep_storage(config, storage), lambda: live.config)
+        told = Told("upkeep", lambda: service.events)
+        background.start_soon(keep_up, upkeep_storage(config, storage), lambda: live.config, told)
         await background.start(live.watch)
         await _listen(config, connections, sockets, stop_signals, task_status)
         await service.registry.pulls.finish()

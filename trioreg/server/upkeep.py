@@ -22,6 +22,7 @@ from trioreg.registry import Storage
 from trioreg.registry.collected import Last
 from trioreg.registry.grace import agreed_grace, announce
 from trioreg.registry.pulls import ask_for_pulls, keep_noted_since
+from trioreg.server.recording import NOBODY, Told
 from trioreg.storage.collecting import CollectableStorage, UpkeepBusy
 
 _log = Log(__name__)
@@ -32,6 +33,17 @@ _LOOK_SECONDS = 60.0
 # Between two purges: sessions expire after days.
 _PURGE_SECONDS = 3600.0
 
+# What of a report says that something is not as it was.
+_CHANGES = (
+    "removed",
+    "manifests_removed",
+    "links_removed",
+    "blobs_removed",
+    "purged",
+    "temporaries",
+    "rotten",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
@@ -39,7 +51,7 @@ class Work:
 
     name: str
     interval: Callable[[Config], float]
-    do: Callable[[CollectableStorage, Config], Awaitable[msgspec.Struct]]
+    do: Callable[[CollectableStorage, Config, Told], Awaitable[msgspec.Struct]]
 
 
 def upkeep_storage(config: Config, storage: Storage) -> CollectableStorage:
@@ -54,8 +66,8 @@ def upkeep_storage(config: Config, storage: Storage) -> CollectableStorage:
     return CollectableFiles(config.storage_path, Disk(durable=config.storage_durability == "full"))
 
 
-async def keep_up(store: CollectableStorage, config: Callable[[], Config]) -> None:
-    """Do what is due until cancelled; `config` gives the settings in force."""
+async def keep_up(store: CollectableStorage, config: Callable[[], Config], told: Told = NOBODY) -> None:
+    """Do what is due until cancelled; `config` gives the settings in force, `told` is told of removals."""
     try:
         await announce(store, config().gc_grace, time.time())
     except Exception as failure:  # noqa: BLE001 (the server serves without upkeep)
@@ -64,16 +76,17 @@ async def keep_up(store: CollectableStorage, config: Callable[[], Config]) -> No
     async with trio.open_nursery() as works:
         works.start_soon(_say_since, store, config)
         for work in WORKS:
-            works.start_soon(_repeat, work, store, config)
+            works.start_soon(_repeat, work, store, config, told.by(f"upkeep/{work.name}"))
 
 
-async def _repeat(work: Work, store: CollectableStorage, config: Callable[[], Config]) -> None:
+async def _repeat(work: Work, store: CollectableStorage, config: Callable[[], Config], told: Told) -> None:
     last = Last(store, work.name)
     while True:
         try:
             if await last.is_due(work.interval(config()), time.time()):
-                report = await work.do(store, config())
+                report = await work.do(store, config(), told)
                 await last.done(time.time())
+                await _tell(told, work.name, report)
                 _log.info(f"{work.name} is done", **msgspec.to_builtins(report))
         except UpkeepBusy:
             pass  # Whoever does it writes down when it was done.
@@ -92,31 +105,38 @@ async def _say_since(store: CollectableStorage, config: Callable[[], Config]) ->
         await trio.sleep(_LOOK_SECONDS)
 
 
-async def _collect(store: CollectableStorage, config: Config) -> msgspec.Struct:
+async def _tell(told: Told, what: str, report: msgspec.Struct) -> None:
+    """One that changed nothing is no line in an audit log: there is one every hour."""
+    if any(getattr(report, name, None) for name in _CHANGES):
+        await told.did("upkeep", what, report)
+
+
+async def _collect(store: CollectableStorage, config: Config, told: Told) -> msgspec.Struct:
     from trioreg.registry.garbage import Collector
 
     if config.retention_rules:
-        await _retain(store, config)
+        await _retain(store, config, told.by("upkeep/retention"))
     grace = await agreed_grace(store, config.gc_grace, time.time())
-    return await Collector(store, grace=grace, untagged=config.gc_untagged).run()
+    return await Collector(store, grace=grace, untagged=config.gc_untagged, removed=told.removed).run()
 
 
-async def _retain(store: CollectableStorage, config: Config) -> None:
+async def _retain(store: CollectableStorage, config: Config, told: Told) -> None:
     from trioreg.registry.retention import Retention
 
     keep = (*config.retention_keep, *config.tags_immutable)
-    report = await Retention(store, config.retention_rules, keep=keep).run()
+    report = await Retention(store, config.retention_rules, keep=keep, removed=told.removed).run()
     report.names.clear()  # Each has a line in the log already.
     _log.info("retention is done", **msgspec.to_builtins(report))
+    await _tell(told, "retain", report)
 
 
-async def _purge(store: CollectableStorage, config: Config) -> msgspec.Struct:
+async def _purge(store: CollectableStorage, config: Config, _told: Told) -> msgspec.Struct:
     from trioreg.registry.purge import purge
 
     return await purge(store, expire_after=config.upload_expire_after)
 
 
-async def _scrub(store: CollectableStorage, config: Config) -> msgspec.Struct:
+async def _scrub(store: CollectableStorage, config: Config, _told: Told) -> msgspec.Struct:
     from trioreg.registry.scrub import Scrubber
 
     report = await Scrubber(store, rate=config.scrub_rate).run()
