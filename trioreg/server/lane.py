@@ -135,7 +135,7 @@ class _Connection:
         self.wire = wire
         self.client = client
         self._unread = b""
-        self.idle = True
+        self.idle = False  # true only while it waits for the first byte of a request
 
     async def run(self) -> bytes | None:
         """Requests one after the other; unread bytes if the connection is to be served elsewhere."""
