@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 import trio
 from scripted import ScriptedBody
+from trio.testing import wait_all_tasks_blocked
 
 from trioreg.oci.digest import digest_of
 from trioreg.oci.errors import ErrorCode, RegistryError
 from trioreg.oci.manifest import OCI_INDEX
-from trioreg.oci.names import RepositoryName, Tag
+from trioreg.oci.names import RepositoryName, Tag, new_upload_id
 from trioreg.registry.limits import Limits
+from trioreg.registry.pending import KEPT_SECONDS, Pending
 from trioreg.storage.filesystem import Disk, FilesystemStorage
 from trioreg.storage.memory import MemoryStorage
 from trioreg.storage.usage import Usage
@@ -163,6 +165,72 @@ async def test_what_is_here_can_be_pushed_again(house: House) -> None:
     house.registry.guard.limits = Limits(quota_bytes=((HERE, 60),))
     await house.finish(upload, digest_of(bytes(60)))
     assert await house.registry.blobs.mount(HERE, digest_of(bytes(60)), HERE)
+
+
+async def test_what_is_on_the_way_counts(house: House) -> None:
+    """Of bodies that are received at once those find no room that would not fit in the end."""
+    house.registry.guard.limits = Limits(quota_bytes=((HERE, 100),))
+    uploads = house.registry.uploads
+    first, second, third = [await house.begin() for _ in range(3)]
+    came = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(uploads.append, HERE, first, ScriptedBody(came, bytes(60), length=60), None)
+        await wait_all_tasks_blocked()
+        announced = ScriptedBody(bytes(41), length=41)
+        detail = await refused(ErrorCode.QUOTA_EXCEEDED, uploads.append(HERE, second, announced, None))
+        assert (detail["used"], detail["asked"], announced.given) == (60, 41, 0)
+        await house.append(second, bytes(40))
+        await refused(ErrorCode.QUOTA_EXCEEDED, uploads.start(HERE, "sha256"))
+        stream = uploads.append(HERE, third, ScriptedBody(b"1"), None)
+        await refused(ErrorCode.QUOTA_EXCEEDED, stream)
+        came.set()
+    await house.finish(first, digest_of(bytes(60)))
+    await house.finish(second, digest_of(bytes(40)))
+    assert await used(house) == 100
+    assert house.registry.guard.pending.of(HERE) == 0
+
+
+async def test_streams_that_grow_together_meet_the_quota(house: House) -> None:
+    """Nobody announced how long they are: the one that brings the byte too much is refused."""
+    house.registry.guard.limits = Limits(quota_bytes=(("some/", 100),))
+    uploads = house.registry.uploads
+    first, second = [await house.begin() for _ in range(2)]
+    more = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(uploads.append, HERE, first, ScriptedBody(bytes(50), more), None)
+        await wait_all_tasks_blocked()
+        await refused(
+            ErrorCode.QUOTA_EXCEEDED, uploads.append(HERE, second, ScriptedBody(bytes(50), b"1"), None)
+        )
+        more.set()
+    assert house.registry.guard.pending.of("some/") == 50
+
+
+def test_what_a_client_left_does_not_count_for_long() -> None:
+    """A session that nobody goes on with would fill a quota until it is purged."""
+    now = 0.0
+    pending = Pending(lambda: now)
+    one, two = new_upload_id(), new_upload_id()
+    pending.receiving(HERE, one, 60)
+    pending.receiving(THERE, two, 5)
+    assert (pending.of(HERE), pending.of(HERE, one), pending.of("another/", one)) == (60, 0, 5)
+    now += 2 * KEPT_SECONDS
+    assert pending.of(HERE) == 60, "its body may be slow"
+    pending.resting(one, 30)
+    assert pending.of(HERE) == 30
+    now += KEPT_SECONDS
+    assert pending.of(HERE) == 0
+    pending.resting(one, 30)
+    pending.ended(one)
+    assert (pending.of(HERE), pending.of(THERE)) == (0, 5)
+
+
+def test_what_is_on_the_way_is_bounded() -> None:
+    """Of more sessions than anybody has open the oldest are forgotten."""
+    pending = Pending()
+    for _ in range(5000):
+        pending.receiving(HERE, new_upload_id(), 1)
+    assert pending.of(HERE) == 4096
 
 
 async def test_a_mount_counts(house: House) -> None:

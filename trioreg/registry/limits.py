@@ -7,13 +7,16 @@ much is not stored. Without limits each question here is one look at an attribut
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 from trioreg.oci.errors import ErrorCode, RegistryError
-from trioreg.oci.names import RepositoryName, Tag
+from trioreg.oci.names import RepositoryName, Tag, UploadId
 from trioreg.pipeline.body import Body
-from trioreg.registry.quotas import Quotas, Rules
+from trioreg.registry.pending import Pending
+from trioreg.registry.quotas import Quotas, Room, Rules
 from trioreg.storage.base import BlobStore, HasFreeSpace, ObjectStore
 from trioreg.storage.usage import Usage
 
@@ -37,6 +40,7 @@ class Guard:
     def __init__(self, blobs: BlobStore, objects: ObjectStore, limits: Limits | None = None):
         self._disk = blobs if isinstance(blobs, HasFreeSpace) else None
         self._quotas = Quotas(objects, Usage(blobs, objects))
+        self.pending = Pending()
         self._free = (0, 0.0)
         self.limits = limits or Limits()
 
@@ -54,10 +58,12 @@ class Guard:
         """Before a session begins. Raises INSUFFICIENT_STORAGE, QUOTA_EXCEEDED."""
         if self._active:
             self._check_disk(0)
-            await self._quotas.check(name, 1)
+            await self._quotas.check(name, 1, self.pending.of)
 
-    async def receive(self, name: RepositoryName, offset: int, expected: int | None, body: Body) -> Body:
-        """Before a body is read that goes behind `offset` bytes: the body to read.
+    async def receive(
+        self, name: RepositoryName, upload: UploadId, offset: int, expected: int | None, body: Body
+    ) -> Body:
+        """Before a body is read that goes behind `offset` bytes of a session: the body to read.
 
         `expected` bytes, if that is known. Raises BLOB_TOO_LARGE, INSUFFICIENT_STORAGE, QUOTA_EXCEEDED; where
         only its end tells, the body that is returned raises the first or the last of these.
@@ -66,18 +72,41 @@ class Guard:
             return body
         self._check_disk(expected or 0)
         blob_max = self._limits.blob_max
-        room = await self._quotas.room(name)
+        room = await self._quotas.room(name, partial(self.pending.of, besides=upload))
+        if room is not None:
+            body = self._count(room, name, upload, offset, expected, body)
         if expected is not None:
             if blob_max and offset + expected > blob_max:
                 raise RegistryError(ErrorCode.BLOB_TOO_LARGE, {"limit": blob_max})
-            if room is not None and offset + expected > room.left:
-                raise room.exceeded(offset + expected)
             return body
-        if room is not None and not 0 < blob_max <= room.left:
-            return BoundedBody(body, room.left - offset, room.exceeded(None))
         if blob_max:
             too_large = RegistryError(ErrorCode.BLOB_TOO_LARGE, {"limit": blob_max})
             return BoundedBody(body, blob_max - offset, too_large)
+        return body
+
+    def _count(
+        self,
+        room: Room,
+        name: RepositoryName,
+        upload: UploadId,
+        offset: int,
+        expected: int | None,
+        body: Body,
+    ) -> Body:
+        """Let what comes count for others as well. Raises QUOTA_EXCEEDED, or the body does."""
+        if expected is None:
+            linked = room.used - self.pending.of(room.scope, upload)
+
+            def arrived(size: int) -> None:
+                self.pending.receiving(name, upload, size)
+                if linked + self.pending.of(room.scope) > room.limit:
+                    raise room.exceeded(None)
+
+            self.pending.receiving(name, upload, offset)
+            return CountedBody(body, offset, arrived)
+        if offset + expected > room.left:
+            raise room.exceeded(offset + expected)
+        self.pending.receiving(name, upload, offset + expected)
         return body
 
     def adding(
@@ -100,6 +129,26 @@ class Guard:
             free = disk.free_bytes()
             self._free = free, now + _FREE_SECONDS
         return free
+
+
+class CountedBody:
+    """A body of unknown length behind `size` bytes: tells how many there are in all, which may raise."""
+
+    length = None
+
+    def __init__(self, body: Body, size: int, arrived: Callable[[int], None]):
+        self._body = body
+        self._size = size
+        self._arrived = arrived
+
+    async def ready(self) -> bool:
+        return await self._body.ready()
+
+    def fill(self, view: memoryview) -> int:
+        count = self._body.fill(view)
+        self._size += count
+        self._arrived(self._size)
+        return count
 
 
 class BoundedBody:

@@ -10,7 +10,7 @@ is never passed, not by a byte. What is looked at earlier only saves a client it
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import NamedTuple, TypeAlias
 
@@ -43,6 +43,10 @@ class Room(NamedTuple):
         )
 
 
+def nothing(_scope: str) -> int:
+    return 0
+
+
 class Quotas:
     """`sizes` and `tags` are rules in their order, with bytes and numbers; both may be replaced."""
 
@@ -52,17 +56,22 @@ class Quotas:
         self.sizes = sizes
         self.tags = tags
 
-    async def room(self, name: RepositoryName) -> Room | None:
-        """The least that a rule leaves to a repository now; None where there is none."""
+    async def room(self, name: RepositoryName, on_the_way: Callable[[str], int] = nothing) -> Room | None:
+        """The least that a rule leaves to a repository now; None where there is none.
+
+        `on_the_way`: bytes in a repository or namespace that count as if they were linked.
+        """
         rooms = []
         for scope, limit in _rules_for(self.sizes, name):
-            used = await self._used(scope)
+            used = await self._used(scope) + on_the_way(scope)
             rooms.append(Room(scope, limit, used))
         return min(rooms, key=lambda room: room.left, default=None)
 
-    async def check(self, name: RepositoryName, size: int) -> None:
-        """Raises QUOTA_EXCEEDED unless `size` bytes more have room now."""
-        room = await self.room(name)
+    async def check(
+        self, name: RepositoryName, size: int, on_the_way: Callable[[str], int] = nothing
+    ) -> None:
+        """Raises QUOTA_EXCEEDED unless `size` bytes more have room now. `on_the_way` as above."""
+        room = await self.room(name, on_the_way)
         if room is not None and size > room.left:
             raise room.exceeded(size)
 

@@ -88,7 +88,7 @@ class Uploads:
             actual = await self._digest(session, reached, digest.algorithm)
             if actual != digest:
                 async with unbroken():
-                    await session.cancel()
+                    await self._cancel(session)
                 detail = {"provided": str(digest), "uploaded": str(actual)}
                 raise RegistryError(ErrorCode.DIGEST_INVALID, detail)
             transfer.phase.to("publish")
@@ -99,6 +99,7 @@ class Uploads:
                     await session.checkpoint(reached.checkpoint(), sync=False)
                     raise
                 transfer.phase.to("link")
+                self._guard.pending.ended(upload)
                 await self._link(name, digest, reached.offset)
 
     async def push(
@@ -118,7 +119,11 @@ class Uploads:
     async def cancel(self, name: RepositoryName, upload: UploadId, owner: str | None = None) -> None:
         """Drop the session and its bytes. Raises BLOB_UPLOAD_UNKNOWN."""
         async with self._lease(name, upload, owner) as (session, _):
-            await session.cancel()
+            await self._cancel(session)
+
+    async def _cancel(self, session: Upload) -> None:
+        await session.cancel()
+        self._guard.pending.ended(session.info.id)
 
     async def _link(self, name: RepositoryName, digest: Digest, size: int) -> None:
         """Make a blob visible in a repository. Raises QUOTA_EXCEEDED: its bytes are collected then."""
@@ -134,7 +139,10 @@ class Uploads:
             with self._pump.transfers.running(name, upload) as transfer:
                 async with self._store.lease_upload(upload, self.lease_wait) as session:
                     _of(name, owner, session.info)
-                    yield session, transfer
+                    try:
+                        yield session, transfer
+                    finally:
+                        self._guard.pending.resting(upload, session.info.offset)
         except UploadBusy:
             raise out_of_place((await self.status(name, upload, owner)).offset) from None
 
@@ -144,7 +152,8 @@ class Uploads:
         """Pump a body into the session; on the way out by an exception what came is recorded."""
         offset = session.info.offset
         expected = chunk_length(offset, content_range, body.length)
-        body = await self._guard.receive(session.info.repository, offset, expected, body)
+        info = session.info
+        body = await self._guard.receive(info.repository, info.id, offset, expected, body)
         reached = Reached(session.info.offset, await self._state(session), session.info.algorithm)
         transfer.begin_body(reached.offset)
         try:
@@ -153,7 +162,7 @@ class Uploads:
             # The body contradicts its announcement, or is more than it may be: such a session has no end.
             if error.error in _TOO_MUCH:
                 async with unbroken():
-                    await session.cancel()
+                    await self._cancel(session)
             raise
         except BaseException:
             async with unbroken():
