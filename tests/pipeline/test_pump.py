@@ -120,6 +120,22 @@ async def test_blocks_that_are_hashed_in_threads(rig: Rig) -> None:
     check_returned(pump)
 
 
+@pytest.mark.parametrize(("taken", "most"), [(0, 5), (21, 3)], ids=["free", "scarce"])
+async def test_blocks_of_one_upload(rig: Rig, taken: int, most: int) -> None:
+    """One is filled, and 4 MiB may be in the engine; two blocks once others hold half of the budget."""
+    pump, reached, data = rig.pump_of(40, block=2**20), reached_nothing(), DATA * 80
+    others = [await pump.budget.acquire() for _ in range(taken)]
+    held: list[int] = []
+    body = ScriptedBody(data, watch=lambda _: held.append(pump.budget.statistics().held - taken))
+    async with rig.open_session() as upload:
+        await pump.run(body, upload, reached, len(data))
+        assert reached.state.digest() == hashlib.sha256(data).digest()
+    assert max(held) <= most
+    for block in others:
+        pump.budget.release(block)
+    check_returned(pump)
+
+
 async def test_a_body_of_nothing(rig: Rig) -> None:
     """It takes no block and moves nothing."""
     pump, reached = rig.pump_of(1), reached_nothing()
