@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from perf import screenshot
+from perf import access, screenshot
 from perf.cases import CASES, Case, Scale
 from perf.contenders import variable
 from perf.contest import add_options, run_speed
@@ -60,6 +60,9 @@ def parser() -> argparse.ArgumentParser:
     speed = commands.add_parser("speed", help="compare its speed with that of other registries")
     add_options(speed)
     speed.set_defaults(run=lambda options: run_speed(options, show_progress))
+    costs = commands.add_parser("access", help="what access control costs, beside the same without it")
+    access.add_options(costs)
+    costs.set_defaults(run=access.run_access)
     run = commands.add_parser("run", help="run a scenario and keep what was seen in a folder")
     add_run_options(run)
     run.set_defaults(run=run_command)

@@ -117,10 +117,11 @@ class Wheel:
 
 
 class Line:
-    """One connection, kept alive, opened when needed. A context manager."""
+    """One connection, kept alive, opened when needed; `fields` go into each head. A context manager."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, fields: bytes = b"") -> None:
         self._port = port
+        self._fields = fields
         self._socket: socket.socket | None = None
         self._unread = b""
 
@@ -207,6 +208,9 @@ class Line:
 
     def _send(self, data: bytes) -> Steps[None]:
         sock = self._connected()
+        if self._fields:
+            first = data.index(b"\n") + 1
+            data = data[:first] + self._fields + data[first:]
         sent = 0
         while sent < len(data):
             try:

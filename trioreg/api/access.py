@@ -28,10 +28,13 @@ async def identify(
     if rates.active:
         # Who it is costs more to find out than anything: who has used up their requests is not asked.
         rates.check(address_of(exchange.peer))
-    if authorization:
-        asker.set(address_of(exchange.peer))
     try:
-        exchange.identity = await service.authorizer.identify(authorization, exchange.certificate)
+        if authorization:
+            exchange.identity = service.authorizer.remembered(authorization)
+            if exchange.identity is None:
+                asker.set(address_of(exchange.peer))
+        if exchange.identity is None:
+            exchange.identity = await service.authorizer.identify(authorization, exchange.certificate)
     except (BadCredentials, RegistryError) as refused:
         if rates.active:
             rates.count(address_of(exchange.peer))

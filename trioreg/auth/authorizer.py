@@ -45,6 +45,9 @@ class Authorizer(Protocol):
         Raises BadCredentials, and RegistryError TOOMANYREQUESTS when too many are being checked.
         """
 
+    def remembered(self, authorization: str) -> Identity | None:
+        """Who `identify` has found for the same and would find again, at once; None: ask `identify`."""
+
     def decide(
         self, identity: Identity | None, repository: RepositoryName | None, action: Action
     ) -> Decision: ...
@@ -71,6 +74,9 @@ class AllowAll:
     """A registry without access control: for a lab, or behind a proxy that has it."""
 
     async def identify(self, authorization: str | None, certificate: str | None) -> Identity | None:
+        return None
+
+    def remembered(self, authorization: str) -> Identity | None:
         return None
 
     def decide(
