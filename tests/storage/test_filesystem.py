@@ -16,7 +16,7 @@ from trioreg.metrics import SYNC_SECONDS
 from trioreg.oci.digest import digest_of
 from trioreg.oci.names import RepositoryName, Tag, UploadId
 from trioreg.storage import layout, record
-from trioreg.storage.base import Checkpoint, StorageError, StorageFull, UploadNotFound
+from trioreg.storage.base import Checkpoint, Entry, StorageError, StorageFull, UploadNotFound
 from trioreg.storage.catalog import Catalog, NewManifest
 from trioreg.storage.filesystem import Disk, FilesystemStorage
 from trioreg.storage.filesystem.script import WRITE_FILE, Put, Script
@@ -388,6 +388,55 @@ async def test_order_of_a_commit(root: Path) -> None:
     named = disk.first("rename", target)
     removed = disk.first("unlink", disk.calls[named - 1][1].with_name("state"))
     assert disk.first("sync_directory", target.parent, named) < removed
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["new", "known"])
+async def test_order_of_a_commit_with_its_link(root: Path, there: bool) -> None:
+    """Bytes and link are synced, the blob has its name first, the session goes when all is durable."""
+    disk = CountingDisk()
+    storage = FilesystemStorage(root, disk)
+    if there:
+        await storage.put_blob(BLOB, b"a blob")
+    upload = (await storage.create_upload(NAME, "sha256")).id
+    async with storage.lease_upload(upload, 0.0) as session:
+        disk.calls.clear()
+        await session.write(memoryview(b"a blob"))
+        await storage.commit_and(session, BLOB, Entry(KEY, b"link", absent=True))
+    assert (await storage.size(BLOB), await storage.get(KEY)) == (6, b"link")
+    assert list((root / "uploads").iterdir()) == []
+    disk.check_durable(root / KEY)
+    if not there:
+        disk.check_durable(root / layout.blob(BLOB))
+        linked = disk.first("link", root / KEY, disk.first("rename", root / layout.blob(BLOB)))
+        removed = disk.first("unlink", root / layout.upload(upload) / "state", linked)
+        for path in (root / KEY, root / layout.blob(BLOB)):
+            assert disk.first("sync_directory", path.parent, linked) < removed
+
+
+class TidyingDisk(Disk):
+    """Somebody takes a directory away just before a link is made in it, once."""
+
+    tidied = False
+
+    def link(self, source: Path, target: Path) -> None:
+        if not self.tidied:
+            self.tidied = True
+            source.unlink()
+            source.parent.rmdir()
+        super().link(source, target)
+
+
+async def test_a_directory_goes_when_the_blob_has_its_name(root: Path) -> None:
+    """The link is written again, and the commit comes to its end."""
+    disk = TidyingDisk()
+    storage = FilesystemStorage(root, disk)
+    upload = (await storage.create_upload(NAME, "sha256")).id
+    async with storage.lease_upload(upload, 0.0) as session:
+        await session.write(memoryview(b"a blob"))
+        await storage.commit_and(session, BLOB, Entry(KEY, b"link", absent=True))
+    assert disk.tidied
+    assert (await storage.size(BLOB), await storage.get(KEY)) == (6, b"link")
+    assert list((root / "uploads").iterdir()) == []
 
 
 @pytest.mark.parametrize("verb", ["put", "put_if_absent", "put_blob"])

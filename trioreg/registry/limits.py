@@ -109,6 +109,10 @@ class Guard:
         self.pending.receiving(name, upload, offset + expected)
         return body
 
+    def counts(self, name: RepositoryName) -> bool:
+        """Whether what is added to a repository is counted."""
+        return self._active and self._quotas.concern(name)
+
     def adding(
         self, name: RepositoryName, size: int, tag: Tag | None = None
     ) -> AbstractAsyncContextManager[None]:

@@ -78,7 +78,7 @@ class Quotas:
     @asynccontextmanager
     async def adding(self, name: RepositoryName, size: int, tag: Tag | None = None) -> AsyncIterator[None]:
         """Add `size` bytes, and a tag, to a repository in here. Raises QUOTA_EXCEEDED for want of room."""
-        if not self._concern(name):
+        if not self.concern(name):
             yield
             return
         async with self._alone(name):
@@ -88,7 +88,7 @@ class Quotas:
                 await self._check_tag(name, tag)
             yield
 
-    def _concern(self, name: RepositoryName) -> bool:
+    def concern(self, name: RepositoryName) -> bool:
         """Whether there is a rule for a repository."""
         return bool(_rules_for(self.sizes, name) or _rules_for(self.tags, name))
 

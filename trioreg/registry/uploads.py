@@ -92,15 +92,20 @@ class Uploads:
                 detail = {"provided": str(digest), "uploaded": str(actual)}
                 raise RegistryError(ErrorCode.DIGEST_INVALID, detail)
             transfer.phase.to("publish")
+            counted = self._guard.counts(name)
             async with unbroken():
                 try:
-                    await session.commit(digest)
+                    if counted:
+                        await session.commit(digest)
+                    else:
+                        await self._catalog.publish_blob(self._store, session, name, digest)
                 except StorageError:
                     await session.checkpoint(reached.checkpoint(), sync=False)
                     raise
-                transfer.phase.to("link")
                 self._guard.pending.ended(upload)
-                await self._link(name, digest, reached.offset)
+                if counted:
+                    transfer.phase.to("link")
+                    await self._link(name, digest, reached.offset)
 
     async def push(
         self,
@@ -126,7 +131,7 @@ class Uploads:
         self._guard.pending.ended(session.info.id)
 
     async def _link(self, name: RepositoryName, digest: Digest, size: int) -> None:
-        """Make a blob visible in a repository. Raises QUOTA_EXCEEDED: its bytes are collected then."""
+        """Link a blob where bytes are counted. Raises QUOTA_EXCEEDED: its bytes are collected then."""
         added = 0 if await self._catalog.has_blob(name, digest) else size
         async with self._guard.adding(name, added):
             await self._catalog.link_blob(name, digest)

@@ -230,6 +230,13 @@ class PutsTogether(Protocol):
     async def put_blob_and(self, digest: Digest, data: bytes, *groups: Sequence[Entry]) -> None:
         """`put_blob`, then `put_in_order`; the blob may come with the first group."""
 
+    async def commit_and(self, upload: Upload, digest: Digest, entry: Entry) -> None:
+        """`Upload.commit`, then `put_in_order` of a value that names the blob.
+
+        Either may be durable before the other: nothing is promised before this returns, and a link to a blob
+        that is not there leads nowhere.
+        """
+
 
 class ObjectStore(Protocol):
     """Small values (< 64 KiB) by key; a key is a path of safe components joined by ``/``."""
@@ -254,7 +261,7 @@ class ObjectStore(Protocol):
         """
 
     async def put_in_order(self, *groups: Sequence[Entry]) -> None:
-        """Set values, each group durably before anything of the next can be seen.
+        """Set values, seen one after the other, and each group durable before anything of the next is seen.
 
         A failure, or death, leaves the first groups, and some of one.
         """

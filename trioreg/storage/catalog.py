@@ -18,7 +18,7 @@ from trioreg.oci.digest import ALGORITHMS, Digest, parse_digest
 from trioreg.oci.errors import RegistryError
 from trioreg.oci.names import RepositoryName, Tag
 from trioreg.storage import layout
-from trioreg.storage.base import BlobStore, Entry, ObjectStore, PutsTogether
+from trioreg.storage.base import BlobStore, Entry, ObjectStore, PutsTogether, Upload
 from trioreg.storage.lru import ByteLru
 
 # Media types of some thousand manifests, each with the stamp of its link.
@@ -64,7 +64,18 @@ class Catalog:
 
     async def link_blob(self, name: RepositoryName, digest: Digest) -> None:
         """Durable when it returns, also where the link was there: its writer may have died too early."""
-        await self._objects.put_if_absent(layout.layer_link(name, digest), str(digest).encode())
+        await self._objects.put_in_order([_layer_entry(name, digest)])
+
+    async def publish_blob(
+        self, blobs: BlobStore, upload: Upload, name: RepositoryName, digest: Digest
+    ) -> None:
+        """Commit an upload, whose digest was verified, and make its blob visible in a repository."""
+        objects: object = self._objects
+        if blobs is objects and isinstance(blobs, PutsTogether):
+            await blobs.commit_and(upload, digest, _layer_entry(name, digest))
+        else:
+            await upload.commit(digest)
+            await self.link_blob(name, digest)
 
     async def has_blob(self, name: RepositoryName, digest: Digest) -> bool:
         key = layout.layer_link(name, digest)
@@ -285,6 +296,10 @@ async def _breathe(index: int) -> None:
     """
     if index % 256 == 255:
         await trio.lowlevel.checkpoint()
+
+
+def _layer_entry(name: RepositoryName, digest: Digest) -> Entry:
+    return Entry(layout.layer_link(name, digest), str(digest).encode(), absent=True)
 
 
 def _link_target(value: bytes) -> Digest | None:

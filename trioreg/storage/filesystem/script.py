@@ -65,6 +65,7 @@ class Script:
         self.existed = False
         self.failed, self.errno = -1, 0
         self._disk = disk
+        self._written: list[str] = []
         self._entered: dict[str, None] = {}
         self._settled: dict[str, bytes] = {}
         # Directories, with their marks when we first looked: before anything of ours was in them.
@@ -98,26 +99,33 @@ class Script:
 
     def put(self, *groups: Sequence[Put]) -> None:
         """Put files in order: each group is durable before anything of the next has its name."""
-        written: list[Call] = []
-        named: list[list[Call]] = []
-        for group in groups:
-            calls: list[Call] = []
-            for put in group:
-                self.enter(os.path.dirname(put.path))
-                if put.data is None:
-                    continue
-                temporary = _temporary_beside(put.path)
-                written.append((WRITE_FILE, temporary, put.data))
-                calls.append((LINK if put.absent else RENAME, temporary, put.path))
-                if put.absent:
-                    calls.append((UNLINK, temporary, None))
-            named.append(calls)
-        self.calls += written
-        for call in written:
-            self.sync_file(call[1])
+        named = [self.write(group) for group in groups]
+        self.sync_written()
         for group, calls in zip(groups, named, strict=True):
             self.calls += calls
             self.settle(*(os.path.dirname(put.path) for put in group))
+
+    def write(self, puts: Sequence[Put]) -> list[Call]:
+        """Write files beside their places; the calls that will give them their names, in order."""
+        naming: list[Call] = []
+        for put in puts:
+            self.enter(os.path.dirname(put.path))
+        for put in puts:
+            if put.data is None:
+                continue
+            temporary = _temporary_beside(put.path)
+            self.calls.append((WRITE_FILE, temporary, put.data))
+            self._written.append(temporary)
+            naming.append((LINK if put.absent else RENAME, temporary, put.path))
+            if put.absent:
+                naming.append((UNLINK, temporary, None))
+        return naming
+
+    def sync_written(self) -> None:
+        """Make durable what was written."""
+        for temporary in self._written:
+            self.sync_file(temporary)
+        self._written.clear()
 
     def _look(self, directory: str) -> dict[str, bytes]:
         """What of it and those above is not settled, once and for all."""

@@ -20,7 +20,7 @@ from trioreg.oci.digest import ALGORITHMS, Algorithm, Digest
 from trioreg.oci.errors import RegistryError
 from trioreg.oci.names import RepositoryName, UploadId, new_upload_id, parse_upload_id
 from trioreg.storage import layout, record
-from trioreg.storage.base import BlobNotFound, Entry, UploadBusy, UploadInfo, UploadNotFound
+from trioreg.storage.base import BlobNotFound, Entry, Upload, UploadBusy, UploadInfo, UploadNotFound
 from trioreg.storage.filesystem import aside, uploads
 from trioreg.storage.filesystem.changes import finish
 from trioreg.storage.filesystem.disk import Disk, storage_errors
@@ -150,6 +150,14 @@ class FilesystemStorage(FilesystemObjects):
 
         await self._run("writing a blob", write)
 
+    async def commit_and(self, upload: Upload, digest: Digest, entry: Entry) -> None:
+        if isinstance(upload, FilesystemUpload):
+            with storage_errors("publishing a blob"):
+                await upload.publish(digest, lambda: [self._to_put(entry)])
+        else:
+            await upload.commit(digest)
+            await self.put_in_order([entry])
+
     async def delete_blob(self, digest: Digest) -> None:
         await self._publish("deleting a blob", self._disk.remove_file(self._path(digest)))
 
@@ -170,8 +178,8 @@ class FilesystemStorage(FilesystemObjects):
     ) -> UploadInfo:
         upload = new_upload_id()
         saved = record.new_record(repository, algorithm, self._clock(), self._boot, owner)
-        steps = uploads.create(self._disk, self._session(upload), saved)
-        await self._publish("beginning an upload", steps)
+        directory = self._below + layout.upload(upload)
+        await self._run("beginning an upload", lambda script: uploads.create(script, directory, saved))
         return saved.info(upload, 0)
 
     async def upload_info(self, upload: UploadId) -> UploadInfo:

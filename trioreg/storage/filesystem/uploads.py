@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import os
 import stat
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import trio
@@ -24,6 +25,7 @@ from trioreg.storage.filesystem import aside
 from trioreg.storage.filesystem.changes import Changes, Steps, Sync, finish
 from trioreg.storage.filesystem.disk import Disk, storage_errors
 from trioreg.storage.filesystem.script import (
+    MAKE_DIRECTORY,
     REMOVE_DIRECTORY,
     RENAME,
     SET_MODE,
@@ -31,6 +33,8 @@ from trioreg.storage.filesystem.script import (
     TOUCH,
     UNLINK,
     WRITE_AT,
+    WRITE_FILE,
+    Put,
     Script,
 )
 from trioreg.storage.filesystem.threads import Scripts
@@ -134,16 +138,21 @@ class FilesystemUpload:
 
     async def commit(self, digest: Digest) -> None:
         with storage_errors("publishing a blob"):
-            if self._offset - self._record.synced.offset > _SOON_SYNCED:
-                # Not with the others: they would wait for all of it.
-                await trio.to_thread.run_sync(self._sync, limiter=self._changes)
-            blob = self._root / layout.blob(digest)
-            try:
-                self._disk.stat(str(blob))
-            except FileNotFoundError:
-                await self._publish(str(blob))
-            else:
-                await self._publishing.run(self._meet(blob, digest))
+            await self.publish(digest, list)
+
+    async def publish(self, digest: Digest, links: Callable[[], Sequence[Put]]) -> None:
+        """`commit`, and put files that name the blob. Raises OSError of the call that failed."""
+        if self._offset - self._record.synced.offset > _SOON_SYNCED:
+            # Not with the others: they would wait for all of it.
+            await trio.to_thread.run_sync(self._sync, limiter=self._changes)
+        blob = self._root / layout.blob(digest)
+        try:
+            self._disk.stat(str(blob))
+        except FileNotFoundError:
+            await self._name(str(blob), links)
+        else:
+            await self._publishing.run(self._meet(blob, digest))
+            await self._scripts.run(lambda script: script.put(links()))
 
     async def cancel(self) -> None:
         with storage_errors("cancelling an upload"):
@@ -196,34 +205,47 @@ class FilesystemUpload:
         with contextlib.suppress(OSError):
             self._disk.truncate(self._data, self._record.synced.offset)
 
-    async def _publish(self, blob: str) -> None:
+    async def _name(self, blob: str, links: Callable[[], Sequence[Put]]) -> None:
         """Where there is no such blob. One that comes meanwhile, or is aside, has the same bytes."""
+        data = f"{self._directory}/{DATA}"
         latest: list[Script] = []
 
         def write(script: Script) -> None:
+            puts = links()
+            if latest and not os.path.lexists(data):
+                # A directory for a link was gone, when the blob had its name already.
+                script.put([Put(blob, None), *puts])
+                self._write_removal(script)
+                return
             latest[:] = [script]
             if self._soon:
                 place = self._offset - len(self._soon)
                 script.calls.append((WRITE_AT, self._data, (self._soon, place)))
-            script.sync_file(self._data)
+            naming = script.write(puts)
             script.enter(os.path.dirname(blob))
+            script.sync_file(self._data)
+            script.sync_written()
             # A blob's time says when somebody began to rely on it; the last byte may have come long ago.
-            script.calls.append((TOUCH, f"{self._directory}/{DATA}", None))
-            script.calls.append((RENAME, f"{self._directory}/{DATA}", blob))
+            script.calls.append((TOUCH, data, None))
+            script.calls.append((RENAME, data, blob))
             script.calls.append((SET_MODE, self._data, 0o444))
-            script.settle(os.path.dirname(blob))
-            script.calls += [(UNLINK, f"{self._directory}/{name}", None) for name in (STATE, _NEW_STATE)]
-            script.calls.append((REMOVE_DIRECTORY, str(self._directory), None))
+            script.calls += naming
+            script.settle(os.path.dirname(blob), *(os.path.dirname(put.path) for put in puts))
+            self._write_removal(script)
 
         try:
             await self._scripts.run(write)
         except OSError:
             script = latest[0]
-            if script.failed_call != WRITE_AT:
+            if script.failed >= 0 and script.failed_call != WRITE_AT:
                 self._soon = b""
-            if script.failed_call == SYNC_FILE:
+            if script.failed >= 0 and script.failed_call == SYNC_FILE:
                 await trio.to_thread.run_sync(self._doubt, limiter=self._changes)
             raise
+
+    def _write_removal(self, script: Script) -> None:
+        script.calls += [(UNLINK, f"{self._directory}/{name}", None) for name in (STATE, _NEW_STATE)]
+        script.calls.append((REMOVE_DIRECTORY, str(self._directory), None))
 
     def _meet(self, blob: Path, digest: Digest) -> Steps[None]:
         """Commit where the blob is, or was a moment ago."""
@@ -278,18 +300,15 @@ def _has_tail(status: os.stat_result) -> bool:
     return is_session and status.st_blocks * _SECTOR > status.st_size + _TAIL_BYTES
 
 
-def create(disk: Disk, directory: Path, saved: Record) -> Steps[None]:
+def create(script: Script, directory: str, saved: Record) -> None:
     """Make a session. It need not outlive a power loss: nothing was promised about it yet.
 
     So its first record may be torn by one too: who is asked for it then knows of no such session.
     """
-    try:
-        disk.mkdir(directory)
-    except FileNotFoundError:
-        yield from disk.make_directory(directory.parent)
-        disk.mkdir(directory)
-    os.close(os.open(directory / DATA, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
-    _write_record(disk, directory / STATE, saved)
+    script.enter(os.path.dirname(directory))
+    script.calls.append((MAKE_DIRECTORY, directory, None))
+    script.calls.append((WRITE_FILE, f"{directory}/{DATA}", b""))
+    script.calls.append((WRITE_FILE, f"{directory}/{STATE}", record.encode(saved)))
 
 
 def save_record(disk: Disk, directory: Path, saved: Record) -> None:
