@@ -158,7 +158,7 @@ class _Issuer:
             with trio.CancelScope(shield=True), trio.fail_after(_FETCH_SECONDS):
                 data = await trio.to_thread.run_sync(fetch_keys, self._spec.keys, abandon_on_cancel=True)
             self._keys = self._parse(data)
-        except (OSError, ValueError, trio.TooSlowError) as error:
+        except (OSError, ValueError, RecursionError, trio.TooSlowError) as error:
             _log.error(
                 "keys of an issuer cannot be had", issuer=self._spec.name, reason=str(error) or "too slow"
             )
@@ -209,6 +209,9 @@ def fetch_keys(source: str) -> bytes:
     try:
         with opener.open(request, timeout=_FETCH_SECONDS) as answer:
             data: bytes = answer.read(_MOST_BYTES + 1)
+    except urllib.error.HTTPError as error:
+        with error:  # it is the answer as well, with its connection
+            raise OSError(f"{source}: status {error.code}") from None
     except http.client.HTTPException as error:
         raise OSError(f"{source}: {error!r}") from None
     if len(data) > _MOST_BYTES:
