@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 import trio
 from blackbox import ANSWER_SECONDS, OCI_INDEX, Server, index
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import ResponseReceived
 from inprocess import FRONTS, KIB, MIB, Answer, Client, InProcess, serving
 from trio.testing import wait_all_tasks_blocked
 
@@ -238,3 +241,34 @@ async def test_a_websocket_is_refused(front: str, path: str, caplog: pytest.LogC
         assert answer.status == (200 if (front, path) == ("direct", "/v2/") else 403)
         assert (await server.request("GET", "/v2/")).status == 200
     assert not [each for each in caplog.records if each.exc_info]
+
+
+@on_both_fronts
+async def test_streams_of_one_connection_are_bounded(front: str) -> None:
+    """32 requests at once on HTTP/2 are served; one more, and the connection is closed; others go on."""
+    async with registry_on(front) as server:
+        for streams in (32, 33):
+            async with server.connect() as client:
+                peer = H2Connection(H2Configuration(client_side=True))
+                peer.initiate_connection()
+                for number in range(streams):
+                    target = [(":method", "PUT"), (":path", f"{HERE}/t{number}"), (":scheme", "http")]
+                    peer.send_headers(1 + 2 * number, [*target, (":authority", "a")])
+                await client.stream.send_all(peer.data_to_send())
+                peer.receive_data(await client.stream.receive_some(65536))
+                assert peer.remote_settings.max_concurrent_streams == 32
+                if streams == 32:
+                    await wait_all_tasks_blocked(SETTLED)
+                    for number in range(streams):
+                        peer.reset_stream(1 + 2 * number)
+                    peer.send_headers(65, [(":method", "GET"), (":path", "/v2/"), (":scheme", "http"),
+                                           (":authority", "a")], end_stream=True)  # fmt: skip
+                    await client.stream.send_all(peer.data_to_send())
+                    events: list[object] = []
+                    while not any(isinstance(each, ResponseReceived) for each in events):
+                        events += peer.receive_data(await client.stream.receive_some(65536))
+                else:
+                    with suppress(trio.BrokenResourceError):
+                        while await client.stream.receive_some(65536):
+                            pass
+        assert (await server.request("GET", "/v2/")).status == 200
