@@ -243,11 +243,11 @@ async def test_the_tree_of_tasks(tmp_path: Path) -> None:
     async with registry_on("direct", tmp_path) as server:
         location = await server.start_upload()
         async with server.connect() as client:
-            await client.send_head("PATCH", location, {"Content-Length": "5"})
+            await client.send_head("PATCH", location, {"Content-Length": "50000"})
             while not (await look(server))["uploads"]:
                 await wait_all_tasks_blocked(0.01)
             found = await call(server, "GET", "/debug/tasks")
-            await client.send(b"bytes")
+            await client.send(bytes(50_000))
             await client.answer()
     assert found["living"] >= 5
 

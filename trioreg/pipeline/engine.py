@@ -91,6 +91,9 @@ class Engine(Protocol):
     async def update(self, state: DigestState, data: memoryview) -> None:
         """Add `data` to `state`. Cancelled before it begins, or not at all."""
 
+    def update_now(self, state: DigestState, data: memoryview) -> None:
+        """The same here and now: at most `INLINE_BYTES`."""
+
 
 class ThreadEngine:
     """At most `threads` updates run at once; default one a processor."""
@@ -122,12 +125,18 @@ class ThreadEngine:
         else:
             await trio.to_thread.run_sync(state.update, data, limiter=self._limiter)
 
+    def update_now(self, state: DigestState, data: memoryview) -> None:
+        self._jobs += 1
+        self._bytes += len(data)
+        state.update(data)
+
 
 class NativeEngine:
     """The compiled engine. States must be its own (`digests.new_state` makes no others then)."""
 
     def __init__(self, native: Any, threads: int):
         self._engine = native.Engine(threads)
+        self._bytes_now = 0
 
     async def run(self) -> None:
         """Hand out what ended, a batch for a wake-up."""
@@ -172,8 +181,14 @@ class NativeEngine:
         self._engine.submit(state, data, 0, len(data), -1, 0, job)
         await job.ended()
 
+    def update_now(self, state: DigestState, data: memoryview) -> None:
+        self._bytes_now += len(data)
+        state.update(data)
+
     def statistics(self) -> EngineStatistics:
         found: EngineStatistics = self._engine.statistics()
+        found["bytes"] += self._bytes_now
+        found["single_blocks"] += self._bytes_now // 64
         return found
 
     def outstanding(self) -> list[tuple[object, bool]]:

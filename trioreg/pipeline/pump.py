@@ -183,7 +183,7 @@ class _Flow:
             return False
         try:
             state = self._reached.state.copy()
-            state.update(block.carried)
+            self._pump.engine.update_now(state, block.carried)
             if isinstance(self._upload, WritesSoon):
                 self._upload.write_soon(bytes(block.carried))
             else:
