@@ -9,7 +9,14 @@ import argparse
 import os
 import secrets
 import sys
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pytest
+
+_SAY_SECONDS = 10.0
 
 
 def main() -> int:
@@ -23,20 +30,23 @@ def main() -> int:
         os.environ.setdefault("TRIOREG_TEST_FUZZ", "10")
     os.environ.update(TRIOREG_TEST_SEED=str(seed), TRIOREG_TEST_FAULTS="0" if arguments.small else "1")
     print(f"seed {seed}", flush=True)  # noqa: T201 (what to repeat)
-    return run(arguments.only)
+    return run(arguments.only, seed)
 
 
-def run(only: str) -> int:
+def run(only: str, seed: int) -> int:
     # Here, because they read the sizes when they are imported.
     import pytest
 
     from .tally import TALLY
 
-    report = Report()
+    progress = Progress()
+    report = Report(progress)
+    TALLY.show = progress.now
     here = Path(__file__).parent
     quiet = ["-p", "no:cacheprovider", "-o", "faulthandler_timeout=1800"]  # a full test takes minutes
-    code = int(pytest.main([str(here), "-q", *quiet, "-k", only], [report]))
-    for row in [*TALLY.rows(), *report.skipped]:
+    chosen = [f"--hypothesis-seed={seed}", "-k", only]
+    code = int(pytest.main([str(here), "-q", *quiet, *chosen], [report]))
+    for row in [*TALLY.rows(), *report.longest(), *report.skipped]:
         print(row)  # noqa: T201 (the result)
     good = code == 0 and TALLY.tried.total() > 0 and TALLY.lost == 0 and not report.skipped
     doubt = "" if good else f" (not good: pytest exited with {code}, {len(report.skipped)} not tried)"
@@ -44,15 +54,46 @@ def run(only: str) -> int:
     return 0 if good else 1
 
 
-class Report:
-    """A plugin of pytest that keeps what was not tried."""
+class Progress:
+    """Where the run is, at most every ten seconds, past what pytest captures."""
 
     def __init__(self) -> None:
-        self.skipped: list[str] = []
+        self._out = os.fdopen(os.dup(2), "w")
+        self._began = time.monotonic()
+        self._said = self._began
+        self.ended = self.all = 0
 
-    def pytest_runtest_logreport(self, report: object) -> None:
-        if getattr(report, "skipped", False):
-            self.skipped.append(f"not tried: {getattr(report, 'nodeid', '')}")
+    def now(self, text: str) -> None:
+        now = time.monotonic()
+        if now - self._said >= _SAY_SECONDS:
+            self._said = now
+            self._out.write(f"{now - self._began:6.0f} s, {self.ended} of {self.all} tests, {text}\n")
+            self._out.flush()
+
+
+class Report:
+    """A plugin of pytest that keeps what was not tried, and how long each test took."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.skipped: list[str] = []
+        self._progress = progress
+        self._seconds: dict[str, float] = {}
+
+    def longest(self) -> list[str]:
+        """The tests that took most."""
+        found = sorted(self._seconds.items(), key=lambda each: -each[1])[:5]
+        return [f"{seconds:6.1f} s  {name}" for name, seconds in found]
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self._progress.all = len(session.items)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.skipped:
+            self.skipped.append(f"not tried: {report.nodeid}")
+        if report.when == "call":
+            self._seconds[report.nodeid] = report.duration
+            self._progress.ended += 1
+            self._progress.now(report.nodeid)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 FULL = os.environ.get("TRIOREG_TEST_FAULTS", "0") == "1"
@@ -23,9 +23,13 @@ def size(small: int, full: int) -> int:
 
 
 class Tally:
-    """Counts by kind of fault. `lost` are the moments after which something was not as promised."""
+    """Counts by kind of fault. `lost` are the moments after which something was not as promised.
+
+    `show` is told of each moment that begins: a run of minutes says where it is.
+    """
 
     def __init__(self) -> None:
+        self.show: Callable[[str], None] = lambda text: None
         self.tried: Counter[str] = Counter()
         self.survived: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -39,6 +43,7 @@ class Tally:
         """One fault (or `count` at once), from before it strikes until its consequences were checked."""
         with self._lock:
             self.tried[fault] += count
+            self.show(f"{self.tried[fault]:,} of: {fault}")
         yield
         with self._lock:
             self.survived[fault] += count
