@@ -24,7 +24,7 @@ from .copies import check_copy
 from .storm import Goods, StormClient
 from .tally import SEED, size
 
-ROUNDS = size(3, 50)
+ROUNDS = size(3, 30)
 CLIENTS = size(4, 12)
 STEPS = size(8, 12)  # of each client in each round
 GRACE = 60.0  # seconds
