@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import trio
@@ -19,6 +21,7 @@ from trioreg.pipeline.digests import HashlibState
 from trioreg.pipeline.engine import ThreadEngine
 from trioreg.pipeline.pump import Pump, Reached
 from trioreg.storage.base import StorageError, StorageFull, Upload
+from trioreg.storage.filesystem import Disk, FilesystemStorage
 from trioreg.storage.memory import MemoryStorage
 
 from .conftest import HERE, THERE, House
@@ -283,6 +286,33 @@ class TestFailingStorage:
         assert (await house.registry.uploads.status(HERE, upload)).offset == len(DATA)
         await house.finish(upload, digest_of(DATA))
         assert await house.pull(digest_of(DATA)) == DATA
+
+
+@pytest.mark.parametrize("there", [True, False])
+async def test_no_room_for_the_link(tmp_path: Path, there: bool) -> None:
+    """507 whether or not the blob was there before; once there is room the push is done again."""
+
+    class FullForLinks(Disk):
+        full = False
+
+        def link(self, source: Path, target: Path) -> None:
+            if self.full:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            super().link(source, target)
+
+    disk = FullForLinks()
+    house = House(FilesystemStorage(tmp_path, disk))
+    if there:
+        await house.push(DATA)
+        await house.registry.blobs.delete(HERE, digest_of(DATA))
+    upload = await house.begin()
+    disk.full = True
+    assert (
+        await refused(house.finish(upload, digest_of(DATA), DATA))
+    ).error is ErrorCode.INSUFFICIENT_STORAGE
+    disk.full = False
+    await house.push(DATA)
+    assert await house.pull(digest_of(DATA)) == DATA
 
 
 async def test_the_same_blob_twice_at_once(house: House) -> None:

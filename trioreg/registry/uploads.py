@@ -10,7 +10,7 @@ been verified, and never before. A session that has an owner is known to nobody 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from trioreg.oci.digest import Algorithm, Digest
 from trioreg.oci.errors import ErrorCode, RegistryError
@@ -100,7 +100,9 @@ class Uploads:
                     else:
                         await self._catalog.publish_blob(self._store, session, name, digest)
                 except StorageError:
-                    await session.checkpoint(reached.checkpoint(), sync=False)
+                    # The first failure says why. When only the link failed there is no session any more.
+                    with suppress(StorageError):
+                        await session.checkpoint(reached.checkpoint(), sync=False)
                     raise
                 self._guard.pending.ended(upload)
                 if counted:
