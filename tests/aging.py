@@ -36,6 +36,9 @@ def age_files(root: Path, seconds: float) -> None:
                 except FileNotFoundError:
                     continue
     for state in (root / "uploads").glob("*/state"):
-        saved = record.decode(state.read_bytes())
+        content = state.read_bytes()
+        if not content:
+            continue  # killed while the session was made: there is none yet
+        saved = record.decode(content)
         assert saved is not None
         state.write_bytes(record.encode(msgspec.structs.replace(saved, started=saved.started - seconds)))
