@@ -407,6 +407,7 @@ async def test_a_reader_that_stalls_is_cut(quick_watch: None, on_disk: Filesyste
     """In the middle of a `sendfile`, after the stall limit."""
     async with lane(on_disk, stall=0.2) as server:
         path = await push(server, LARGE)
+        await wait_all_tasks_blocked(SETTLED)  # the connection of the push has gone
         tasks, files = trio.lowlevel.current_statistics().tasks_living, descriptors()
         sock = trio.socket.socket()
         # So small that the answer cannot hide in the buffers of both sides, which grow as they like.

@@ -62,8 +62,8 @@ def test_the_page_shows_what_the_server_does(browser: Browser, tmp_path: Path) -
             assert row.split("\t")[0] == f"some/name-{number}"
             assert row.split("\t")[5] == "client"
             assert row.split("\t")[6] == "100 kB"
-        assert browser.evaluate("document.querySelector('#budget').getAttribute('aria-valuemax')") == "160"
-        assert "of 160 blocks held" in browser.evaluate("document.querySelector('#budget-text').innerText")
+        assert browser.evaluate("document.querySelector('#budget').getAttribute('aria-valuemax')") == "40"
+        assert "of 40 blocks held" in browser.evaluate("document.querySelector('#budget-text').innerText")
         drawn = "document.querySelector('#resident-line polyline').points.length"
         before = browser.evaluate(drawn)
         browser.wait_for(f"{drawn} > {before} + 1")

@@ -76,7 +76,7 @@ async def test_an_upload_has_children(front: str, tmp_path: Path) -> None:
     assert attributes["http.request.body.size"] == len(BLOB)
     assert attributes["url.path"] == location
     names = {child.name for child in children}
-    assert {"client", "verify", "publish", "link", "lease"} <= names
+    assert {"client", "verify", "publish", "lease"} <= names
     assert "engine" in names or {"digest", "write"} <= names
     assert span.start_time is not None and span.end_time is not None
     for child in children:
